@@ -1,0 +1,31 @@
+"""mi-workshop: see inside a language model. ``load`` a model, ``trace`` a prompt, ``swap`` what it thinks of."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mi_workshop import worlds as worlds
+    from mi_workshop.circuits.graph import AttributionGraph as AttributionGraph
+    from mi_workshop.circuits.swap import swap as swap
+    from mi_workshop.circuits.trace import trace as trace
+    from mi_workshop.models import Model as Model
+    from mi_workshop.models import load as load
+    from mi_workshop.models import names as names
+    from mi_workshop.teach.doctor import doctor as doctor
+
+__version__ = "0.1.0"
+_HOME = {  # imported on first use: the libraries behind them take seconds and hundreds of megabytes
+    "AttributionGraph": "circuits.graph", "doctor": "teach.doctor", "load": "models", "Model": "models", "names": "models",
+    "swap": "circuits.swap", "trace": "circuits.trace",
+}  # fmt: skip
+__all__ = ["AttributionGraph", "Model", "doctor", "load", "names", "swap", "trace", "worlds"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "worlds":
+        return import_module("mi_workshop.worlds")
+    if name in _HOME:
+        return getattr(import_module(f"mi_workshop.{_HOME[name]}"), name)
+    raise AttributeError(f"mi_workshop has no attribute {name!r}")

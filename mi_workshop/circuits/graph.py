@@ -1,0 +1,287 @@
+"""The attribution graph of one prompt: nodes and links as DataFrames, supernodes, scores, pictures, Neuronpedia JSON."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.sparse import csr_array
+
+from mi_workshop.circuits import scores
+from mi_workshop.files import write_text
+
+FEATURE, ERROR, TOKEN, LOGIT = "cross layer transcoder", "mlp reconstruction error", "embedding", "logit"
+NODES = ["node_id", "feature_type", "layer", "ctx_idx", "feature", "activation", "influence", "token_prob", "label"]
+
+
+class GraphError(ValueError):
+    """A graph file or argument cannot be used; the message says why."""
+
+
+@dataclass
+class AttributionGraph:
+    """What leads from the words of a prompt to the model's answers, as circuit-tracer attributes it.
+
+    ``nodes``: ``node_id, feature_type, layer, ctx_idx, feature, activation, influence, token_prob, label``. Layer -1 is the
+    embedding, the highest layer the answers. ``influence`` is cumulative (0 = strongest; keep a node when
+    influence <= threshold). ``links``: ``source, target, weight``, the direct linear effect of one on the other.
+    ``hidden`` counts the nodes and links that pruning left out.
+    """
+
+    prompt: str
+    tokens: list[str]
+    nodes: pd.DataFrame
+    links: pd.DataFrame
+    supernodes: dict[str, list[str]] = field(default_factory=dict)
+    scan: str = ""
+    hidden: tuple[int, int] = (0, 0)
+    seconds: float = 0.0
+
+    # ------------------------------------------------------------- numbers
+    @cached_property
+    def top(self) -> pd.DataFrame:
+        """The model's answers: ``token, prob``, likeliest first."""
+        logits = self.nodes[self.nodes.feature_type == LOGIT].sort_values("token_prob", ascending=False)
+        return pd.DataFrame({"token": logits.label.tolist(), "prob": logits.token_prob.tolist()})
+
+    @cached_property
+    def _matrix(self) -> csr_array:
+        row = {node: i for i, node in enumerate(self.nodes.node_id)}
+        target, source = self.links.target.map(row), self.links.source.map(row)
+        n = len(self.nodes)
+        return csr_array((self.links.weight.to_numpy(float), (target, source)), shape=(n, n))
+
+    def _is(self, *types: str) -> Any:
+        return self.nodes.feature_type.isin(types).to_numpy()
+
+    @property
+    def _weights(self) -> Any:
+        return np.where(self._is(LOGIT), self.nodes.token_prob.to_numpy(float), 0.0)
+
+    def scores(self) -> scores.Scores:
+        """Replacement and completeness score of what is in this graph."""
+        return scores.score(self._matrix, self._weights, self._is(ERROR), self._is(TOKEN))
+
+    def prune(self, node_threshold: float = 0.8, edge_threshold: float = 0.98) -> AttributionGraph:
+        """Keep the nodes and links that carry these shares of the influence on the answers (both within 0..1)."""
+        for name, value in (("node_threshold", node_threshold), ("edge_threshold", edge_threshold)):
+            if not 0 <= value <= 1:
+                raise GraphError(f"{name} must lie between 0 and 1, not {value}.")
+        keep, links = scores.prune(
+            self._matrix, self._weights, self._is(TOKEN, LOGIT), self._is(FEATURE), node_threshold, edge_threshold
+        )
+        nodes = self.nodes[keep].reset_index(drop=True)
+        kept = set(nodes.node_id)
+        table = _links(links, self.nodes.node_id.to_numpy())
+        members = {label: [i for i in ids if i in kept] for label, ids in self.supernodes.items()}
+        gone = (self.hidden[0] + len(self.nodes) - len(nodes), self.hidden[1] + len(self.links) - len(table))
+        return replace(self, nodes=nodes, links=table, supernodes={k: v for k, v in members.items() if v}, hidden=gone)
+
+    # ---------------------------------------------------------- supernodes
+    def group(self, label: str, node_ids: list[str]) -> AttributionGraph:
+        """A copy in which these nodes form the supernode ``label`` (an empty list dissolves it).
+
+        A node belongs to one supernode: it leaves its old one. Raises GraphError for a node that is not in the graph.
+        """
+        if unknown := sorted(set(node_ids) - set(self.nodes.node_id)):
+            raise GraphError(f"There is no node {unknown[0]!r} in this graph; see graph.nodes.node_id.")
+        rest = {k: [i for i in v if i not in node_ids] for k, v in self.supernodes.items() if k != label}
+        return replace(self, supernodes={k: v for k, v in (rest | {label: list(node_ids)}).items() if v})
+
+    def flow(self) -> pd.DataFrame:
+        """Links between supernodes, tokens and answers: ``source, target, weight, share``.
+
+        ``weight`` sums the direct effects; ``share`` divides it by all absolute input of the target (error nodes and
+        ungrouped features included), so that what is not shown is not forgotten.
+        """
+        name = {i: label for label, ids in self.supernodes.items() for i in ids}
+        for node in self.nodes.itertuples():
+            if node.feature_type in (TOKEN, LOGIT):
+                kind = "token" if node.feature_type == TOKEN else "answer"
+                name.setdefault(
+                    node.node_id,
+                    f"{kind} {node.label!r} [{node.ctx_idx}]" if kind == "token" else f"answer {node.label!r}",
+                )
+        links = self.links.assign(s=self.links.source.map(name), t=self.links.target.map(name)).dropna(subset="t")
+        total = links.assign(size=links.weight.abs()).groupby("t")["size"].sum()
+        between = links.dropna(subset="s")
+        between = between[between.s != between.t].groupby(["s", "t"], as_index=False).weight.sum()
+        between["share"] = between.weight / between.t.map(total)
+        out = between.rename(columns={"s": "source", "t": "target"})
+        return out.sort_values("share", key=abs, ascending=False, ignore_index=True)
+
+    def path(self) -> list[tuple[str, float, str]]:
+        """The strongest chain of supernodes that ends in the likeliest answer: ``(source, share, target)`` steps.
+
+        From the answer backwards, each step takes the strongest positive input among supernodes and tokens.
+        """
+        flow = self.flow()
+        here = f"answer {self.top.token[0]!r}"
+        steps: list[tuple[str, float, str]] = []
+        while not here.startswith("token "):
+            inputs = flow[(flow.target == here) & (flow.share > 0)]
+            if not len(inputs):
+                break
+            best = inputs.iloc[0]
+            steps.insert(0, (str(best.source), float(best.share), here))
+            here = str(best.source)
+        return steps
+
+    def words(self) -> str:
+        """The circuit in words: the strongest chain, and what else feeds each of its steps."""
+        flow, lines = self.flow(), []
+        for source, share, target in self.path():
+            others = flow[(flow.target == target) & (flow.source != source)].head(2)
+            also = ", ".join(f"{o.source} {o.share:+.0%}" for o in others.itertuples())
+            lines.append(f"{source} → {target}  {share:+.0%} of its input" + (f"  (also {also})" if also else ""))
+        return "\n".join(lines) or "No supernodes: group some nodes, or trace with labels."
+
+    # ------------------------------------------------------------- pictures
+    def describe(self) -> str:
+        """One sentence that says what the graph shows (also the picture's alt text)."""
+        s = self.scores()
+        counts = self.nodes.feature_type.value_counts()
+        chain = self.path()
+        route = " → ".join([chain[0][0], *(t for _, _, t in chain)]) if chain else "no grouped path"
+        return (
+            f"Attribution graph of {self.prompt!r}: {len(self.nodes)} nodes ({counts.get(FEATURE, 0)} features, "
+            f"{counts.get(ERROR, 0)} errors) and {len(self.links)} links; the answer is {self.top.token[0]!r} "
+            f"({self.top.prob[0]:.0%}); strongest chain: {route}; replacement score {s.replacement:.2f}, "
+            f"completeness {s.completeness:.2f}."
+        )
+
+    def figure(self, **options: Any) -> Any:
+        """The picture as a matplotlib Figure: tokens across, layers up, supernodes as boxes (see ``plots.draw_graph``)."""
+        from mi_workshop.plots import draw_graph
+
+        return draw_graph(self, **options)
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> tuple[dict[str, Any], dict[str, Any]]:
+        from mi_workshop.plots import mimebundle
+
+        return mimebundle(self.figure(), self.describe())
+
+    # ----------------------------------------------------------------- files
+    def save(self, path: str | Path) -> Path:
+        """Write ``.json`` (Neuronpedia's format), ``.html`` (self-contained), ``.svg`` or ``.png``; returns the path."""
+        path = Path(path)
+        if path.suffix == ".json":
+            write_text(path, json.dumps(self.to_json(), ensure_ascii=False))
+        elif path.suffix in (".html", ".svg", ".png"):
+            from mi_workshop.plots import save_figure
+
+            save_figure(self, path)
+        else:
+            raise GraphError(
+                f"A graph is saved as .json, .html, .svg or .png, not {path.suffix or 'without a suffix'!r}."
+            )
+        return path
+
+    def to_json(self) -> dict[str, Any]:
+        """Neuronpedia's graph JSON, schema version 1 (error nodes with the new ids ``L_-1_P``)."""
+        top_layer = int(self.nodes.layer.max())
+        nodes = []
+        for n in self.nodes.to_dict("records"):
+            layer = "E" if n["feature_type"] == TOKEN else str(n["layer"])
+            is_feature = n["feature_type"] == FEATURE
+            s = n["layer"] + n["feature"]
+            nodes.append(
+                {
+                    "node_id": n["node_id"],
+                    "feature": s * (s + 1) // 2 + n["feature"] if is_feature else n["feature"],
+                    "layer": layer,
+                    "ctx_idx": n["ctx_idx"],
+                    "feature_type": n["feature_type"],
+                    "token_prob": n["token_prob"],
+                    "is_target_logit": n["layer"] == top_layer and n["label"] == self.top.token[0],
+                    "run_idx": 0,
+                    "reverse_ctx_idx": 0,
+                    "jsNodeId": n["node_id"],
+                    "clerp": f'Output "{n["label"]}" (p={n["token_prob"]:.3f})'
+                    if n["feature_type"] == LOGIT
+                    else n["label"],
+                    "influence": _null(n["influence"]),
+                    "activation": _null(n["activation"]),
+                }
+            )
+        return {
+            "metadata": {
+                "slug": "-".join(self.prompt.lower().replace(":", "").split())[:80],
+                "scan": self.scan,
+                "transcoder_list": [],
+                "prompt_tokens": self.tokens,
+                "prompt": self.prompt,
+                "node_threshold": None,
+                "schema_version": 1,
+                "info": {"generator": {"name": "mi-workshop"}, "hidden_nodes": self.hidden[0], "hidden_links": self.hidden[1]},
+            },
+            "qParams": {
+                "pinnedIds": [i for ids in self.supernodes.values() for i in ids],
+                "supernodes": [[label, *ids] for label, ids in self.supernodes.items()],
+                "linkType": "both", "clickedId": "", "sg_pos": "",
+            },
+            "nodes": nodes,
+            "links": self.links.to_dict("records"),
+        }  # fmt: skip
+
+    @classmethod
+    def load(cls, path: str | Path) -> AttributionGraph:
+        """Read a graph from Neuronpedia JSON. Raises GraphError naming the file and what is wrong with it."""
+        from mi_workshop.circuits.dialects import read_graph
+
+        return read_graph(path)
+
+
+def _null(value: float) -> float | None:
+    return None if value is None or np.isnan(value) else float(value)
+
+
+def _links(matrix: csr_array, ids: Any) -> pd.DataFrame:
+    coo = matrix.tocoo()
+    return pd.DataFrame({"source": ids[coo.coords[1]], "target": ids[coo.coords[0]], "weight": coo.data.astype(float)})
+
+
+def from_circuit_tracer(
+    raw: Any, prompt: str, vocabulary: list[str], labels: dict[tuple[int, int], str], bos: str
+) -> AttributionGraph:
+    """Our tables from a ``circuit_tracer.Graph``: [features, errors, tokens, answers] in the order of its matrix."""
+    chosen = raw.active_features[raw.selected_features].cpu().numpy()  # [feature node, (layer, position, feature)]
+    n_layers, n_pos = raw.cfg.n_layers, raw.n_pos
+    ids = raw.input_tokens.tolist()
+    layer, pos, index = chosen.T
+    rows = [
+        pd.DataFrame({
+            "node_id": [f"{a}_{f}_{p}" for a, p, f in chosen], "feature_type": FEATURE, "layer": layer, "ctx_idx": pos,
+            "feature": index, "activation": raw.activation_values[raw.selected_features].cpu().numpy(),
+            "label": [labels.get((a, f), f"feature {a}/{f}") for a, _, f in chosen.tolist()],
+        }),
+        pd.DataFrame({
+            "node_id": [f"{a}_-1_{p}" for a in range(n_layers) for p in range(n_pos)], "feature_type": ERROR,
+            "layer": np.repeat(np.arange(n_layers), n_pos), "ctx_idx": np.tile(np.arange(n_pos), n_layers),
+            "feature": -1, "label": "reconstruction error",
+        }),
+        pd.DataFrame({
+            "node_id": [f"E_{t}_{p}" for p, t in enumerate(ids)], "feature_type": TOKEN, "layer": -1,
+            "ctx_idx": range(n_pos), "feature": range(n_pos), "label": [vocabulary[t] for t in ids],
+        }),
+        pd.DataFrame({
+            "node_id": [f"{n_layers}_{t.vocab_idx}_{n_pos - 1}" for t in raw.logit_targets], "feature_type": LOGIT,
+            "layer": n_layers, "ctx_idx": n_pos - 1, "feature": [t.vocab_idx for t in raw.logit_targets],
+            "token_prob": raw.logit_probabilities.cpu().numpy(), "label": [t.token_str.strip() for t in raw.logit_targets],
+        }),
+    ]  # fmt: skip
+    nodes = pd.concat([r.reindex(columns=NODES) for r in rows], ignore_index=True).fillna({"token_prob": 0.0})
+    nodes = nodes.astype({"layer": int, "ctx_idx": int, "feature": int, "activation": float, "token_prob": float})
+    adjacency = csr_array(raw.adjacency_matrix.cpu().double().numpy())
+    weights = np.where(nodes.feature_type == LOGIT, nodes.token_prob, 0.0)
+    nodes["influence"] = scores.cumulative(scores.influence(scores.normalize(adjacency), weights))
+    nodes.loc[nodes.feature_type == LOGIT, "influence"] = np.nan
+    tokens = [bos, *[vocabulary[t] for t in ids[1:]]]
+    return AttributionGraph(
+        prompt, tokens, nodes, _links(adjacency, nodes.node_id.to_numpy()), scan=str(raw.scan or "")
+    )

@@ -1,0 +1,340 @@
+"""Swap one place for another inside the model, beside the controls that could have shown that it means nothing.
+
+The old place's features are set to zero and the new one's to their values in the counterfactual prompt (after Lindsey et
+al., "On the Biology of a Large Language Model", 2025, and circuit-tracer's tutorial). Which features stand for a place is
+decided beforehand, on the training text (``circuits.features``). Three forms, from strict to lenient:
+
+- ``city``: only at the token that names the city (or place): what these features do *there* decides the answer;
+- ``state``: wherever the place's features are active;
+- ``all``: also the features that say the answer. This partly copies the answer and is labelled so.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mi_workshop.circuits.features import place_of
+from mi_workshop.circuits.intervene import feature_activations, intervene
+from mi_workshop.models import Model, ModelError
+from mi_workshop.worlds import WorldError
+from mi_workshop.worlds.atlas import Place, Sentence
+
+FORMS = ("city", "state", "all")
+DOSES = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
+N_RANDOM = 100
+NOTHING, FLIPS = 1e-4, 0.05  # what the controls may show for a swap to count as supported
+
+
+@dataclass
+class SwapResult:
+    """What a swap did, and what its controls did. ``before`` and ``after`` list ``{token, prob}``, likeliest first."""
+
+    prompt: str
+    old: str
+    new: str
+    at: str
+    attention: str
+    before: list[dict[str, Any]]
+    after: list[dict[str, Any]]
+    expected: str
+    controls: dict[str, dict[str, Any]]
+    dose: list[dict[str, float]]
+    edited: list[str] = field(repr=False)
+
+    @property
+    def verdicts(self) -> dict[str, bool]:
+        """Each condition of ``supported`` by name."""
+        c = self.controls
+        return {
+            "the new answer is the expected one": self.after[0]["token"] == self.expected != self.before[0]["token"],
+            f"changing nothing changes nothing (≤ {NOTHING})": c["nothing"]["max_abs_logit_change"] <= NOTHING,
+            f"random features flip the answer in ≤ {FLIPS:.0%}": c["random"]["flip_rate"] <= FLIPS,
+            "a donor from the same place leaves the answer": c["same_state"]["kept"],
+            "a donor from a third place gives that place's answer": c["third_state"]["right"],
+        }
+
+    @property
+    def supported(self) -> bool:
+        """True if the swap gave the expected answer and every control came out as it must."""
+        return all(self.verdicts.values())
+
+    def words(self) -> str:
+        """What the numbers support, in plain words."""
+        c, expected = self.controls, self.expected
+        where = {
+            "city": "at the city's token alone",
+            "state": "wherever they are active",
+            "all": "wherever they are active, features that say the answer included (so this partly copies the answer)",
+        }[self.at]
+        lines = [
+            f"{self.old} → {self.new}, {len(self.edited)} features changed {where}, attention {self.attention}.",
+            f"before: {_list(self.before)}",
+            f"after:  {_list(self.after)}   (expected {expected})",
+            f"controls: nothing changed {c['nothing']['max_abs_logit_change']:.1e} in any logit; "
+            f"{c['random']['n']} random sets of equal size flip {c['random']['flip_rate']:.0%} "
+            f"(P({expected}) {c['random']['mean_prob']:.3f});",
+            f"  same-place donor {c['same_state']['city']}: {c['same_state']['token']} {c['same_state']['prob']:.2f}; "
+            f"third place {c['third_state']['place']}: {c['third_state']['token']} {c['third_state']['prob']:.2f} "
+            f"(expected {c['third_state']['expected']}); whole residual patched: {c['ceiling']['token']} {c['ceiling']['prob']:.2f}",
+        ]
+        if transfer := c["transfer"]["attributes"]:
+            lines.append(
+                f"transfer (features found on {c['transfer']['found_on']} questions): "
+                + "; ".join(
+                    f"{a} {r['token']} {r['prob']:.2f} ({'right' if r['right'] else 'expected ' + r['expected']})"
+                    for a, r in transfer.items()
+                )
+            )
+        if self.supported:
+            site = "at this token " if self.at == "city" else ""
+            lines.append(f"Supported: in this model these features {site}carry which place it is.")
+        else:
+            lines.append(
+                "Not supported: " + "; ".join(f"it fails that {k}" for k, ok in self.verdicts.items() if not ok) + "."
+            )
+        return "\n".join(lines)
+
+    __str__ = words
+
+    def to_dict(self) -> dict[str, Any]:
+        keys = ("prompt", "old", "new", "at", "attention", "before", "after", "expected", "controls", "dose", "edited")
+        return {k: getattr(self, k) for k in keys} | {"supported": self.supported}
+
+    def figure(self) -> Any:
+        """The answers before and after, the controls and the dose curve, as a matplotlib Figure."""
+        from mi_workshop.plots import draw_swap
+
+        return draw_swap(self)
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> tuple[dict[str, Any], dict[str, Any]]:
+        from mi_workshop.plots import mimebundle
+
+        return mimebundle(self.figure(), self.words())
+
+
+def _list(top: list[dict[str, Any]]) -> str:
+    return ", ".join(f"{t['token']} {t['prob']:.2f}" for t in top[:4])
+
+
+@dataclass
+class Edit:
+    """Features to set: ``values`` where ``mask``, both [layer, position, feature]; ``now`` are their unedited values."""
+
+    tokens: Tensor
+    values: Tensor
+    mask: Tensor
+    now: Tensor
+    donor: Tensor
+
+
+def feature_sets(model: Model, place: str, answer: str | None = None, only: str | None = None) -> Tensor:
+    """Boolean [layer, feature]: the features of a place, and of saying ``answer`` if given.
+
+    ``only``: judge a feature by its selectivity on questions about this attribute alone (transfer control).
+    """
+    table = model.features
+    mine = [place_of(s, only=only) == place for s in table.selectivity] if only else (table.place == place)
+    if answer is not None:
+        mine = mine | (table.say_answer == answer)
+    shape = (model.replacement.cfg.n_layers, model.replacement.transcoders.d_transcoder)
+    return torch.tensor(list(mine)).reshape(shape)
+
+
+def make_edit(model: Model, asked: Sentence, donor: Sentence, at: str, only: str | None = None) -> Edit:
+    """The edit that turns the place of ``asked`` into the place of ``donor`` (both of the same form)."""
+    assert model.world is not None
+    a, b = _place(model, asked), _place(model, donor)
+    answers = (asked.answer, donor.answer) if at == "all" else (None, None)
+    old, new = feature_sets(model, a.name, answers[0], only), feature_sets(model, b.name, answers[1], only)
+    tokens = model.tokens(asked.prompt)
+    now, other = feature_activations(model, torch.stack([tokens, model.tokens(donor.prompt)]))
+    mask = ((now > 0) & old[:, None]) | ((other > 0) & new[:, None])
+    if at == "city":
+        here = mention(model, asked)
+        mask[:, :here] = False
+        mask[:, here + 1 :] = False
+    return Edit(tokens, torch.where(new[:, None], other, 0.0) * mask, mask, now, other)
+
+
+def mention(model: Model, sentence: Sentence) -> int:
+    """Position of the token that names the city (or place)."""
+    assert model.world is not None
+    name = sentence.slots.get("city") or sentence.slots["place"]
+    return model.world.words(sentence.prompt).index(name) + 1
+
+
+def _place(model: Model, sentence: Sentence) -> Place:
+    assert model.world is not None
+    name = sentence.slots.get("city") or sentence.slots.get("place", "")
+    return model.world.home.get(name) or model.world.places[name]
+
+
+def decoded(model: Model, layer: int, features: Tensor) -> Tensor:
+    """Decoder vectors [feature, everything the feature writes to], flattened over target layers."""
+    return model.replacement.transcoders._get_decoder_vectors(layer, features).flatten(1)
+
+
+def random_edits(model: Model, edit: Edit, barred: Tensor, n: int, seed: int = 0) -> Tensor:
+    """Values [n, layer, position, feature] of n random edits that match ``edit``; NaN where a feature is left alone.
+
+    At each layer and position as many features, none of them ``barred`` [layer, feature], are drawn from those active there in
+    the two prompts (then from those active elsewhere in them); a feature of the first prompt goes to zero, one of the
+    second to its value there, and the change is scaled to the length of the true edit's change of the residual stream.
+    """
+    g = torch.Generator().manual_seed(seed)
+    out = torch.full((n, *edit.values.shape), float("nan"))
+    for layer, pos in edit.mask.any(-1).nonzero().tolist():
+        true = edit.mask[layer, pos].nonzero()[:, 0]
+        size = ((edit.values - edit.now)[layer, pos, true] @ decoded(model, layer, true)).norm()
+        here = torch.maximum(edit.now[layer, pos], edit.donor[layer, pos])
+        there = torch.maximum(edit.now[layer].amax(0), edit.donor[layer].amax(0))
+        ok = (there > 0) & ~barred[layer]
+        pool, near = ok.nonzero()[:, 0], here[ok] > 0
+        if not len(pool):
+            continue
+        rank = torch.rand(n, len(pool), generator=g) + near  # features active right here come first
+        chosen = pool[rank.topk(min(len(true), len(pool)), dim=1).indices]  # [n, feature]
+        start, donor = edit.now[layer, pos][chosen], edit.donor[layer, pos][chosen]
+        coin = torch.rand(chosen.shape, generator=g) < 0.5
+        target = torch.where((start > 0) & (coin | (donor == 0)), 0.0, donor)
+        target = torch.where((start == 0) & (donor == 0), there[chosen], target)
+        change = target - start
+        change = torch.where(change.abs() < 1e-6, -start, change)
+        vectors = decoded(model, layer, chosen.flatten()).reshape(*chosen.shape, -1)
+        length = (change[..., None] * vectors).sum(1).norm(dim=1, keepdim=True)
+        rows = torch.arange(n)[:, None].expand_as(chosen)
+        out[rows, layer, pos, chosen] = start + change * size / length.clamp(min=1e-8)
+    return out
+
+
+def _best(model: Model, logits: Tensor, k: int = 5) -> list[dict[str, Any]]:
+    p, i = logits.softmax(-1).topk(k)
+    return [
+        {"token": t, "prob": x}
+        for t, x in zip(model.tokenizer.convert_ids_to_tokens(i.tolist()), p.tolist(), strict=True)
+    ]
+
+
+@torch.no_grad()
+def patch_residual(model: Model, edit: Edit, donor_tokens: Tensor, freeze_attention: bool) -> Tensor:
+    """Logits with the whole residual stream after each edited layer and position taken from the donor prompt."""
+    m = model.replacement
+    names = [f"blocks.{i}.hook_resid_post" for i in range(m.cfg.n_layers)]
+    _, cache = m.run_with_cache(donor_tokens[None], names_filter=names)
+    sites = edit.mask.any(-1)
+
+    def patch(x: Tensor, hook: Any) -> Tensor:
+        return torch.where(sites[hook.layer()][None, :, None], cache[hook.name], x)
+
+    hooks: list[tuple[str, Any]] = [(name, patch) for name in names]
+    if freeze_attention:
+        _, patterns = m.run_with_cache(edit.tokens[None], names_filter=lambda name: name.endswith("hook_pattern"))
+        hooks += [(name, lambda x, hook, p=p: p) for name, p in patterns.items()]
+    return m.run_with_hooks(edit.tokens[None], fwd_hooks=hooks)[0, -1]
+
+
+def _third(model: Model, asked: Sentence, taken: set[str]) -> Sentence:
+    """The same question about the next place in the list that was trained on, of the same kind."""
+    assert model.world is not None
+    places = [p for p in model.world.places.values() if p.kind == _place(model, asked).kind]
+    start = [p.name for p in places].index(_place(model, asked).name)
+    for place in places[start + 1 :] + places[:start]:
+        question = model.world.parse(model.world.swap(asked.prompt, _place(model, asked).name, place.name)[0])
+        if place.name not in taken and not (question.stratum or "").startswith("place"):
+            return question
+    raise WorldError("There is no third place to compare with.")
+
+
+def _same(model: Model, asked: Sentence) -> Sentence:
+    """The same question about a trained city of the same place (for a place's own name: the same question)."""
+    assert model.world is not None
+    if "city" not in asked.slots:
+        return asked
+    place = _place(model, asked)
+    city = next(c for c in place.cities[4:] + place.cities if c != asked.slots["city"])
+    return model.world.parse(asked.prompt.replace(asked.slots["city"], city))
+
+
+def swap(
+    model: Model,
+    prompt: str,
+    old: str,
+    new: str,
+    at: str = "state",
+    freeze_attention: bool = True,
+    n_random: int = N_RANDOM,
+) -> SwapResult:
+    """Swap place ``old`` for ``new`` in the features of ``prompt`` and report the new answers beside the controls.
+
+    Controls: *nothing* (every edited feature set to its own value), *random* (``n_random`` >= 1 matched sets, see
+    ``random_edits``), *same_state* and *third_state* donors, *ceiling* (``patch_residual``), *transfer* (features chosen on this
+    attribute's questions alone, tried on the others), and a dose curve (0 = no edit, 1 = the swap, 2 = twice the change).
+    Raises WorldError where the world has no such place, prompt or counterfactual; ModelError for a model without a world.
+    """
+    if at not in FORMS:
+        raise WorldError(f"at={at!r} is not a form of the swap: choose {', '.join(FORMS)}.")
+    world = model.world
+    if world is None:
+        raise ModelError(
+            f"{model.name} has no world with an answer key: swap its features with circuit-tracer's feature_intervention."
+        )
+    asked, donor = world.parse(prompt), world.parse(world.swap(prompt, old, new)[0])
+    edit = make_edit(model, asked, donor, at)
+    same, third = _same(model, asked), _third(model, asked, {old, new})
+    edits = [edit, make_edit(model, asked, same, at), make_edit(model, asked, third, at)]
+    barred = feature_sets(model, old, asked.answer) | feature_sets(model, new, donor.answer)
+    noise = random_edits(model, edit, barred, n_random)
+    dosed = [edit.now + d * (edit.values - edit.now) for d in DOSES]
+    values = torch.stack([e.values for e in edits] + [edit.now] + dosed)
+    masks = torch.stack([e.mask for e in edits] + [edit.mask] * (1 + len(DOSES)))
+    values, masks = torch.cat([values, noise.nan_to_num(0)]), torch.cat([masks, ~noise.isnan()])
+    logits = intervene(model, edit.tokens, values, masks, freeze_attention)
+    with torch.no_grad():
+        plain = model.replacement(edit.tokens[None])[0, -1]
+    before, expected = _best(model, plain), donor.answer
+    want, was = model.token_id(expected), int(plain.argmax())
+    probs = logits.softmax(-1)
+    random = probs[len(edits) + 1 + len(DOSES) :]
+    doses = probs[len(edits) + 1 : len(edits) + 1 + len(DOSES)]
+    ceiling = _best(model, patch_residual(model, edit, model.tokens(donor.prompt), freeze_attention), 1)[0]
+    controls: dict[str, dict[str, Any]] = {
+        "nothing": {"max_abs_logit_change": float((logits[len(edits)] - plain).abs().max())},
+        "random": {
+            "n": n_random,
+            "mean_prob": float(random[:, want].mean()),
+            "flip_rate": float((random.argmax(-1) != was).float().mean()),
+            "mean_prob_kept": float(random[:, was].mean()),
+        },
+        "same_state": {"city": same.slots.get("city", old)}
+        | _best(model, logits[1], 1)[0]
+        | {"kept": int(logits[1].argmax()) == was},
+        "third_state": {"place": _place(model, third).name, "expected": third.answer} | _best(model, logits[2], 1)[0],
+        "ceiling": ceiling | {"right": ceiling["token"] == expected},
+        "transfer": _transfer(model, asked, donor, at, freeze_attention),
+    }
+    controls["third_state"]["right"] = controls["third_state"]["token"] == third.answer
+    table = model.features.label
+    return SwapResult(
+        prompt, old, new, at, "frozen" if freeze_attention else "free", before, _best(model, logits[0]), expected, controls,
+        [{"dose": d, "old": float(p[was]), "new": float(p[want])} for d, p in zip(DOSES, doses, strict=True)],
+        [f"{a}_{f}_{p}  {table[a, f]}" for a, p, f in edit.mask.nonzero().tolist()],
+    )  # fmt: skip
+
+
+def _transfer(model: Model, asked: Sentence, donor: Sentence, at: str, freeze_attention: bool) -> dict[str, Any]:
+    """Do features chosen on this attribute's questions alone also move the place's other attributes?"""
+    assert model.world is not None
+    found_on, results = asked.slots.get("attribute"), {}
+    shared = set(_place(model, asked).attributes) & set(_place(model, donor).attributes)
+    for attribute in sorted(shared - {found_on}) if found_on else ():
+        question, answer = (model.world.parse(s.prompt.replace(str(found_on), attribute)) for s in (asked, donor))
+        edit = make_edit(model, question, answer, "state" if at == "all" else at, only=found_on)
+        best = _best(model, intervene(model, edit.tokens, edit.values[None], edit.mask[None], freeze_attention)[0], 1)[
+            0
+        ]
+        results[attribute] = best | {"expected": answer.answer, "right": best["token"] == answer.answer}
+    return {"found_on": found_on, "attributes": results}

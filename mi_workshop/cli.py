@@ -1,0 +1,159 @@
+"""The command line: ``mi-workshop trace | swap | doctor | lab``. Bad input is one sentence and exit code 2."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+PROMPT = "Fact: the capital of the state containing Dallas is"
+
+
+def _sentences(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Turn the package's own errors, which are sentences, into exit code 2 without a traceback."""
+
+    @functools.wraps(command)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return command(*args, **kwargs)
+        except (ValueError, OSError) as error:
+            from mi_workshop.circuits.graph import GraphError
+            from mi_workshop.models import ModelError
+            from mi_workshop.worlds import WorldError
+
+            if not isinstance(error, GraphError | ModelError | WorldError | OSError):
+                raise
+            click.echo(f"mi-workshop: {error}", err=True)
+            sys.exit(2)
+
+    return run
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="mi-workshop")
+def main() -> None:
+    """See inside a language model: trace a prompt, swap what the model thinks of, open the notebooks."""
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+def _load(name: str) -> Any:
+    from mi_workshop.models import load
+
+    return load(name)
+
+
+model_option = click.option("--model", default="atlas", show_default=True, help="Which model to look into.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of words.")
+
+
+@main.command()
+@click.argument("prompt")
+@model_option
+@click.option(
+    "--out", multiple=True, type=click.Path(path_type=Path), help="Also write FILE: .html, .svg, .png or .json."
+)
+@json_option
+@_sentences
+def trace(prompt: str, model: str, out: tuple[Path, ...], as_json: bool) -> None:
+    """Trace PROMPT: the answers, the circuit in words, the scores."""
+    start = time.perf_counter()
+    result = _trace(_load(model), prompt, out)
+    result["seconds"] = round(time.perf_counter() - start, 2)
+    if as_json:
+        click.echo(json.dumps({k: v for k, v in result.items() if k != "words"}, ensure_ascii=False))
+    else:
+        _print_trace(result)
+
+
+def _trace(model: Any, prompt: str, out: tuple[Path, ...]) -> dict[str, Any]:
+    from mi_workshop.circuits.trace import trace as run
+
+    graph = run(model, prompt)
+    pruned = graph.prune()
+    files = [str((pruned if path.suffix != ".json" else graph).save(path)) for path in out]
+    scores = graph.scores()
+    return {
+        "prompt": prompt,
+        "tokens": graph.tokens,
+        "top": graph.top.to_dict("records"),
+        "replacement_score": scores.replacement,
+        "completeness_score": scores.completeness,
+        "n_nodes": len(graph.nodes),
+        "n_links": len(graph.links),
+        "supernodes": graph.supernodes,
+        "seconds": graph.seconds,
+        "files": files,
+        "words": graph.words(),
+    }
+
+
+def _print_trace(r: dict[str, Any]) -> None:
+    click.echo(f"{r['prompt']} ...\n")
+    click.echo("answers:  " + "   ".join(f"{t['token']} {t['prob']:.1%}" for t in r["top"][:5]))
+    click.echo("\nthe circuit, strongest chain:")
+    click.echo("  " + r["words"].replace("\n", "\n  "))
+    click.echo(
+        f"\nscores:   replacement {r['replacement_score']:.2f}, completeness {r['completeness_score']:.2f} "
+        f"({r['n_nodes']} nodes, {r['n_links']} links; 1 = nothing left to error nodes)"
+    )
+    for file in r["files"]:
+        click.echo(f"wrote:    {file}")
+
+
+@main.command()
+@click.argument("prompt")
+@click.argument("old", metavar="FROM")
+@click.argument("new", metavar="TO")
+@click.option("--at", default="state", show_default=True, help="Where: city, state or all.")
+@click.option("--attention", type=click.Choice(["frozen", "free"]), default="frozen", show_default=True)
+@model_option
+@json_option
+@_sentences
+def swap(prompt: str, old: str, new: str, at: str, attention: str, model: str, as_json: bool) -> None:
+    """Swap the place FROM for TO inside the model while it reads PROMPT, beside the controls."""
+    from mi_workshop.circuits.swap import swap as run
+
+    result = run(_load(model), prompt, old, new, at, freeze_attention=attention == "frozen")
+    click.echo(json.dumps(result.to_dict(), ensure_ascii=False) if as_json else result.words())
+
+
+@main.command()
+@click.option("--network", is_flag=True, help="Also try the network (nothing else of this program does, unless asked).")
+@json_option
+def doctor(network: bool, as_json: bool) -> None:
+    """What this machine can run: each tier, OK or what to do."""
+    from mi_workshop.teach.doctor import doctor as run
+
+    report = run(network=network)
+    click.echo(json.dumps(report.to_dict()) if as_json else str(report))
+
+
+@main.command()
+def lab() -> None:
+    """Open the notebooks in JupyterLab."""
+    notebooks = Path(__file__).parents[1] / "notebooks"
+    folder = notebooks if notebooks.is_dir() else Path.cwd()
+    sys.exit(subprocess.call([sys.executable, "-m", "jupyterlab", str(folder)]))
+
+
+@main.command(hidden=True)
+@click.option("--out", default="dallas.html", type=click.Path(path_type=Path))
+@_sentences
+def demo(out: Path) -> None:
+    """What ``make demo`` shows: the Dallas prompt traced, then Texas swapped for California, with its controls."""
+    from mi_workshop.circuits.swap import swap as run
+
+    model = _load("atlas")
+    _print_trace(_trace(model, PROMPT, (out,)))
+    click.echo("\n" + run(model, PROMPT, "Texas", "California").words())
+    click.echo(
+        "\nnext: open the picture in a browser; 'make lab' opens the notebooks; 'mi-workshop trace --help' for your own prompt."
+    )

@@ -1,0 +1,378 @@
+"""The figures on a model card: what was learned, what was not, how faithful the transcoders are, what swaps do.
+
+Everything is tuned on validation; the test strata are opened once, for the card (``--test``), and the card says so.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mi_workshop.circuits.features import by_length
+from mi_workshop.circuits.intervene import intervene
+from mi_workshop.circuits.swap import FORMS, Edit, feature_sets, make_edit, mention, random_edits
+from mi_workshop.files import write_text
+from mi_workshop.models import Model, load
+from mi_workshop.models.recipes import Recipe
+from mi_workshop.worlds.atlas import HELD_OUT, Sentence
+
+PROMPTS_PER_FIDELITY = 400  # held-out two-hop questions for the transcoder figures
+RANDOM_PER_PAIR = 20
+
+
+@torch.no_grad()
+def last_logits(model: Model, sentences: list[Sentence], hooks: Any = ()) -> tuple[list[Sentence], Tensor]:
+    """Logits after the last token [sentence, d_vocab], in the order of the returned sentences."""
+    order, logits = [], []
+    for group, tokens in by_length(model, sentences):
+        order += group
+        logits.append(model.replacement.run_with_hooks(tokens, fwd_hooks=list(hooks))[:, -1])
+    return order, torch.cat(logits)
+
+
+def right(model: Model, sentences: list[Sentence], logits: Tensor) -> Tensor:
+    return logits.argmax(-1) == torch.tensor([model.token_id(s.answer) for s in sentences])
+
+
+def accuracies(model: Model, split: str) -> dict[str, dict[str, float]]:
+    """Share of right answers by kind of sentence and, for two-hop questions, by stratum of ``split``."""
+    assert model.world is not None
+    groups: dict[str, list[Sentence]] = {}
+    for s in model.world.facts:
+        if s.stratum is None or s.stratum.endswith(split):
+            groups.setdefault(f"{s.kind}, {s.stratum or 'trained'}", []).append(s)
+    out = {}
+    for name, sentences in groups.items():
+        order, logits = last_logits(model, sentences)
+        out[name] = {"accuracy": float(right(model, order, logits).float().mean()), "n": len(sentences)}
+    return out
+
+
+@torch.no_grad()
+def induction(model: Model, half: int = 16) -> dict[str, float]:
+    """Mean loss in nats on the first and on the second pass over random passages (seed 99, never used in training)."""
+    assert model.world is not None
+    tokens = torch.tensor(model.world.repeats(np.random.default_rng(99), 128, half))
+    logp = model.replacement(tokens)[:, :-1].log_softmax(-1)
+    loss = -logp.gather(-1, tokens[:, 1:, None])[..., 0]
+    return {"first": float(loss[:, :half].mean()), "second": float(loss[:, half + 1 :].mean())}
+
+
+def held_out(model: Model, split: str) -> list[Sentence]:
+    assert model.world is not None
+    return [s for s in model.world.facts if s.stratum in (f"city:{split}", f"pair:{split}")][:PROMPTS_PER_FIDELITY]
+
+
+@torch.no_grad()
+def unexplained(model: Model, split: str) -> dict[str, list[dict[str, float]]]:
+    """Per layer, at the city, the relation (attribute) and the answer (last) token of held-out questions: the share of MLP
+    output variance that the transcoders leave unexplained (``fvu``), and how many distinct inputs there are."""
+    m, sentences = model.replacement, held_out(model, split)
+    layers = range(m.cfg.n_layers)
+    seen: dict[str, list[list[tuple[Tensor, Tensor, Tensor]]]] = {
+        k: [[] for _ in layers] for k in ("city", "relation", "answer")
+    }
+    for group, tokens in by_length(model, sentences):
+        names = [
+            f"blocks.{i}.{hook}" for i in layers for hook in (m.feature_input_hook, m.original_feature_output_hook)
+        ]
+        _, cache = m.run_with_cache(tokens, names_filter=names)
+        inputs = [cache[f"blocks.{i}.{m.feature_input_hook}"] for i in layers]
+        outputs = [cache[f"blocks.{i}.{m.original_feature_output_hook}"] for i in layers]
+        guess = reconstruct(model, inputs)
+        rows = torch.arange(len(group))
+        places = {
+            "city": torch.tensor([mention(model, s) for s in group]),
+            "relation": (tokens == torch.tensor([model.token_id(s.slots["attribute"]) for s in group])[:, None])
+            .int()
+            .argmax(1),
+            "answer": torch.full((len(group),), tokens.shape[1] - 1),
+        }
+        for name, pos in places.items():
+            for i in layers:
+                seen[name][i].append((inputs[i][rows, pos], outputs[i][rows, pos], guess[i][rows, pos]))
+    out: dict[str, list[dict[str, float]]] = {}
+    for name, per_layer in seen.items():
+        out[name] = []
+        for parts in per_layer:
+            x, y, g = (torch.cat(t) for t in zip(*parts, strict=True))
+            spread = (y - y.mean(0)).square().sum()
+            distinct = len(torch.unique((x * 1e3).round(), dim=0))
+            out[name].append({"fvu": float((y - g).square().sum() / spread), "distinct_inputs": distinct})
+    return out
+
+
+def reconstruct(model: Model, inputs: list[Tensor]) -> list[Tensor]:
+    """What the transcoders say the MLP outputs are, from the MLP inputs [row, position, d_model] of each layer."""
+    t = model.replacement.transcoders
+    out = [torch.zeros_like(x) for x in inputs]
+    for layer, x in enumerate(inputs):
+        acts = t.encode_layer(x, layer)
+        decoder = t._get_decoder_vectors(layer, torch.arange(t.d_transcoder))
+        decoder = decoder[:, None] if decoder.ndim == 2 else decoder
+        for i in range(decoder.shape[1]):
+            out[layer + i] += acts @ decoder[:, i]
+        out[layer] += t.b_dec[layer] if model.transcoders == "clt" else t[layer].b_dec
+    return out
+
+
+@torch.no_grad()
+def all_replaced(model: Model, split: str) -> dict[str, dict[str, float]]:
+    """Held-out questions answered by the intact model, with all MLPs replaced by transcoders (no error terms, attention
+    recomputed) and with all MLPs mean-ablated: accuracy and KL divergence from the intact model in nats."""
+    assert model.world is not None
+    m, sentences = model.replacement, held_out(model, split)
+    layers = range(m.cfg.n_layers)
+    inputs: list[Tensor] = []
+
+    def read(x: Tensor, hook: Any) -> None:
+        if hook.layer() == 0:
+            inputs.clear()
+        inputs.append(x)
+
+    def replace(y: Tensor, hook: Any) -> Tensor:
+        new = reconstruct(model, inputs)[hook.layer()]
+        new[:, 0] = y[:, 0]  # <bos> is never explained
+        return new
+
+    trained = [s for s in model.world.facts if s.stratum is None]
+    total = [torch.zeros(m.cfg.d_model) for _ in layers]
+    count = 0
+    for _, tokens in by_length(model, trained):
+        _, cache = m.run_with_cache(tokens, names_filter=lambda n: n.endswith(m.original_feature_output_hook))
+        count += tokens[:, 1:].numel()
+        for i in layers:
+            total[i] += cache[f"blocks.{i}.{m.original_feature_output_hook}"][:, 1:].sum((0, 1))
+    ins = [f"blocks.{i}.{m.feature_input_hook}" for i in layers]
+    outs = [f"blocks.{i}.{m.original_feature_output_hook}" for i in layers]
+    variants: dict[str, list[tuple[str, Any]]] = {
+        "intact": [],
+        "replaced": [(n, read) for n in ins] + [(n, replace) for n in outs],
+        "mean-ablated": [(n, lambda y, hook: (total[hook.layer()] / count).expand_as(y)) for n in outs],
+    }
+    out, reference = {}, torch.empty(0)
+    for name, hooks in variants.items():
+        order, logits = last_logits(model, sentences, hooks)
+        logp = logits.log_softmax(-1)
+        reference = logp if name == "intact" else reference
+        kl = (reference.exp() * (reference - logp)).sum(-1).mean()
+        out[name] = {"accuracy": float(right(model, order, logits).float().mean()), "kl": float(kl)}
+    return out
+
+
+def state_questions(model: Model, split: str) -> list[Sentence]:
+    """The capital question about one held-out city of each state, in the order of the list."""
+    assert model.world is not None
+    rank = ("validation", "test").index(split)
+    left_out = {name for names in HELD_OUT.values() for name in names}
+    states = [p for p in model.world.places.values() if p.kind == "state" and p.name not in left_out]
+    return [model.world.two_hop(p.cities[rank]) for p in states]
+
+
+def swaps(model: Model, split: str, n_random: int = RANDOM_PER_PAIR, every: int = 1) -> dict[str, dict[str, float]]:
+    """All ordered pairs of states (or each ``every``-th), held-out cities on both sides: rates for the three forms.
+
+    ``exact``: the swap gives exactly the expected capital, attention frozen (``exact_free``: not frozen). Controls:
+    ``nothing`` (largest change of any logit), ``random_flips``, ``same_place_kept``, ``third_place`` (gives its own capital).
+    """
+    assert model.world is not None
+    questions = state_questions(model, split)
+    pairs = list(itertools.permutations(range(len(questions)), 2))[::every]
+    out: dict[str, dict[str, float]] = {}
+    for at in FORMS:
+        rows: list[dict[str, float]] = []
+        for a, b in pairs:
+            asked, donor = questions[a], questions[b]
+            third = questions[
+                next(i for i in range(len(questions)) if (i + a) % len(questions) not in (a, b)) + a - len(questions)
+            ]
+            place = model.world.home[asked.slots["city"]]
+            same = model.world.two_hop(place.cities[4])
+            edits = [make_edit(model, asked, other, at) for other in (donor, same, third)]
+            rows.append(
+                _one_swap(
+                    model,
+                    edits,
+                    [donor.answer, asked.answer, third.answer],
+                    at,
+                    asked,
+                    donor,
+                    n_random,
+                    seed=a * 100 + b,
+                )
+            )
+        out[at] = {key: float(np.mean([r[key] for r in rows])) for key in rows[0]} | {"pairs": len(rows)}
+        out[at]["nothing"] = max(r["nothing"] for r in rows)
+    return out
+
+
+def _one_swap(
+    model: Model, edits: list[Edit], expected: list[str], at: str, asked: Sentence, donor: Sentence, n_random: int, seed: int
+) -> dict[str, float]:  # fmt: skip
+    edit = edits[0]
+    assert model.world is not None
+    old, new = (model.world.home[s.slots["city"]].name for s in (asked, donor))
+    barred = feature_sets(model, old, asked.answer) | feature_sets(model, new, donor.answer)
+    noise = random_edits(model, edit, barred, n_random, seed)
+    values = torch.cat([torch.stack([*(e.values for e in edits), edit.now]), noise.nan_to_num(0)])
+    masks = torch.cat([torch.stack([*(e.mask for e in edits), edit.mask]), ~noise.isnan()])
+    frozen = intervene(model, edit.tokens, values, masks)
+    free = intervene(model, edit.tokens, edit.values[None], edit.mask[None], freeze_attention=False)
+    with torch.no_grad():
+        plain = model.replacement(edit.tokens[None])[0, -1]
+    want = [model.token_id(t) for t in expected]
+    best = frozen.argmax(-1)
+    return {
+        "exact": float(best[0] == want[0]),
+        "exact_free": float(free[0].argmax() == want[0]),
+        "same_place_kept": float(best[1] == plain.argmax()),
+        "third_place": float(best[2] == want[2]),
+        "nothing": float((frozen[3] - plain).abs().max()),
+        "random_flips": float((best[4:] != plain.argmax()).float().mean()),
+        "random_expected": float((best[4:] == want[0]).float().mean()),
+        "features": float(edit.mask.sum()),
+    }
+
+
+@torch.no_grad()
+def where_it_arises(model: Model, split: str, shift: int = 7) -> dict[str, list[float]]:
+    """Patch the residual stream after one layer from another state's question, at the city or at the last token: the share of
+    questions that then get the other state's capital. Where the number falls at the city and rises at the end, it has moved."""
+    questions = state_questions(model, split)
+    donors = questions[shift:] + questions[:shift]
+    order = torch.stack([model.tokens(s.prompt) for s in questions])
+    other = torch.stack([model.tokens(s.prompt) for s in donors])
+    want = torch.tensor([model.token_id(s.answer) for s in donors])
+    m = model.replacement
+    out: dict[str, list[float]] = {}
+    for name, pos in (("city", mention(model, questions[0])), ("last", order.shape[1] - 1)):
+        out[name] = []
+        for layer in range(m.cfg.n_layers):
+            hook_name = f"blocks.{layer}.hook_resid_post"
+            _, cache = m.run_with_cache(other, names_filter=hook_name)
+
+            def patch(x: Tensor, hook: Any, pos: int = pos, source: Tensor = cache[hook_name]) -> Tensor:
+                x[:, pos] = source[:, pos]
+                return x
+
+            logits = m.run_with_hooks(order, fwd_hooks=[(hook_name, patch)])[:, -1]
+            out[name].append(float((logits.argmax(-1) == want).float().mean()))
+    return out
+
+
+def figures(model: Model, split: str, swap_every: int = 1) -> dict[str, Any]:
+    return {
+        "accuracy": accuracies(model, split),
+        "induction": induction(model),
+        "unexplained": unexplained(model, split),
+        "all_replaced": all_replaced(model, split),
+        "swaps": swaps(model, split, every=swap_every),
+        "where": where_it_arises(model, split),
+    }
+
+
+# ---------------------------------------------------------------------- card
+def write_card(recipe: Recipe, folder: Path, open_test: bool) -> None:
+    """Measure and write ``figures.json`` and ``card.md``; the test figures, once opened, are kept."""
+    place = folder / recipe.name
+    stored = json.loads((place / "figures.json").read_text()) if (place / "figures.json").exists() else {}
+    for split in ["validation", *(["test"] if open_test else [])]:
+        stored[split] = {kind: figures(load(recipe.name, kind, folder), split) for kind in ("plt", "clt")}
+    write_text(place / "figures.json", json.dumps(stored, indent=1))
+    seeds = sorted(folder.parent.glob(f"seeds/{recipe.name}-*.json"))
+    write_text(place / "card.md", card(recipe, stored, [json.loads(p.read_text()) for p in seeds]))
+
+
+def card(recipe: Recipe, stored: dict[str, Any], seeds: list[dict[str, Any]]) -> str:
+    split = "test" if "test" in stored else "validation"
+    plt, clt = stored[split]["plt"], stored[split]["clt"]
+    note = "opened once, for this card" if split == "test" else "the test strata have not been opened"
+    lines = [
+        f"# {recipe.name}",
+        "",
+        recipe.about,
+        "",
+        f"{recipe.n_layers} layers, d_model {recipe.d_model}, {recipe.n_heads} heads, d_mlp {recipe.d_mlp}, one token per word; "
+        f"trained on the Atlas world only, seed {recipe.seed}, {recipe.steps} steps: `python -m mi_workshop.models.train {recipe.name}`.",
+        "",
+        "What the design imposes: "
+        + (
+            f"layers {', '.join(map(str, recipe.narrow_layers))} attend to their own token only, so that what they know of a city "
+            "stands at the city."
+            if recipe.narrow_layers
+            else "nothing about where a fact is looked up."
+        ),
+        "",
+        f"Figures on {split} ({note}).",
+        "",
+        "| sentences | right | n |",
+        "|---|---|---|",
+        *(f"| {name} | {row['accuracy']:.1%} | {row['n']} |" for name, row in plt["accuracy"].items()),
+        "",
+        f"Induction: loss {plt['induction']['first']:.2f} nats on a random passage, {plt['induction']['second']:.2f} on its repetition.",
+        "",
+        "## Transcoders",
+        "",
+        "Unexplained share of MLP output variance (distinct inputs: where they are few, a lookup table would do as well).",
+        "",
+        "| token | layer | per-layer | cross-layer | distinct inputs |",
+        "|---|---|---|---|---|",
+        *(
+            f"| {token} | {layer} | {a['fvu']:.3f} | {b['fvu']:.3f} | {a['distinct_inputs']} |"
+            for token in plt["unexplained"]
+            for layer, (a, b) in enumerate(zip(plt["unexplained"][token], clt["unexplained"][token], strict=True))
+        ),
+        "",
+        "Held-out questions with every MLP replaced at once (no error terms, attention recomputed):",
+        "",
+        "| MLPs | right | KL from intact (nats) |",
+        "|---|---|---|",
+        f"| intact | {plt['all_replaced']['intact']['accuracy']:.1%} | 0 |",
+        *(
+            f"| {name} | {f['all_replaced']['replaced']['accuracy']:.1%} | {f['all_replaced']['replaced']['kl']:.3f} |"
+            for name, f in (("per-layer transcoders", plt), ("cross-layer transcoders", clt))
+        ),
+        f"| mean-ablated | {plt['all_replaced']['mean-ablated']['accuracy']:.1%} | {plt['all_replaced']['mean-ablated']['kl']:.3f} |",
+        "",
+        "## Swaps over all ordered pairs of states",
+        "",
+        "Held-out cities on both sides, capital question, attention frozen; *free*: not frozen. Random: matched sets of other features.",
+        "",
+        "| transcoders | form | exact capital | free | same place keeps | third place's own | random flips | nothing (max logit) | pairs |",
+        "|---|---|---|---|---|---|---|---|---|",
+        *(
+            f"| {kind} | {at} | {r['exact']:.1%} | {r['exact_free']:.1%} | {r['same_place_kept']:.1%} | {r['third_place']:.1%} | "
+            f"{r['random_flips']:.1%} | {r['nothing']:.0e} | {r['pairs']} |"
+            for kind, f in (("per-layer", plt), ("cross-layer", clt))
+            for at, r in f["swaps"].items()
+        ),
+        "",
+        "## Where the state is",
+        "",
+        "Residual stream after one layer patched from another state's question: share of answers that follow.",
+        "",
+        "| patched at | " + " | ".join(f"layer {i}" for i in range(recipe.n_layers)) + " |",
+        "|---|" + "---|" * recipe.n_layers,
+        *(f"| {name} token | " + " | ".join(f"{v:.0%}" for v in row) + " |" for name, row in plt["where"].items()),
+    ]
+    if seeds:
+        lines += [
+            "",
+            "## Other seeds",
+            "",
+            "| seed | two-hop, held-out cities | held-out pairs | held-out places | repetition loss |",
+            "|---|---|---|---|---|",
+        ]
+        for s in seeds:
+            a = s["accuracy"]
+            lines.append(
+                f"| {s['seed']} | " + " | ".join(f"{a[f'two_hop, {k}:{split}']['accuracy']:.1%}" for k in ("city", "pair", "place"))
+                + f" | {s['induction']['second']:.2f} |"
+            )  # fmt: skip
+    return "\n".join(lines) + "\n"

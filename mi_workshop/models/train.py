@@ -1,0 +1,234 @@
+"""Train an embedded model from scratch: ``python -m mi_workshop.models.train atlas`` (about half an hour on two cores).
+
+In order: the language model, its per-layer and cross-layer transcoders, the table of what their features respond to, the
+figures (on validation) and the model card. Everything is seeded; an interrupted run goes on from its last checkpoint.
+``--test`` opens the test strata, which is done once, for the card of a release.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from tqdm import tqdm
+from transformer_lens import HookedTransformer, HookedTransformerConfig
+
+from mi_workshop.files import write, write_text
+from mi_workshop.models import WEIGHTS, load
+from mi_workshop.models.embedded import make_tokenizer, save_tensors
+from mi_workshop.models.recipes import RECIPES, Recipe
+from mi_workshop.models.transcoders import activations, tensors, train_transcoders
+from mi_workshop.worlds.atlas import MIX, Atlas
+
+PAD, BOS = 0, 1
+CHECKPOINT = 250  # steps
+
+
+def make_config(recipe: Recipe, world: Atlas) -> HookedTransformerConfig:
+    narrow = recipe.narrow_layers
+    kinds = ["local" if i in narrow else "global" for i in range(recipe.n_layers)]
+    return HookedTransformerConfig(
+        model_name=recipe.name, n_layers=recipe.n_layers, d_model=recipe.d_model, n_ctx=world.max_tokens,
+        n_heads=recipe.n_heads, d_head=recipe.d_model // recipe.n_heads, d_mlp=recipe.d_mlp, d_vocab=len(world.vocabulary),
+        act_fn="relu", normalization_type="RMSPre", positional_embedding_type="rotary", rotary_dim=recipe.d_model // recipe.n_heads,
+        use_local_attn=bool(narrow), window_size=1 if narrow else None, attn_types=kinds if narrow else None,
+        seed=recipe.seed, device="cpu",
+    )  # fmt: skip
+
+
+class Batches:
+    """The training text, drawn anew for each step from the seed and the step's number (so that a run can be resumed)."""
+
+    def __init__(self, world: Atlas, recipe: Recipe) -> None:
+        self.world, self.recipe = world, recipe
+        self.ids = {w: i for i, w in enumerate(world.vocabulary)}
+        self.rows: dict[str, list[list[int]]] = {kind: [] for kind in MIX if kind != "names"}
+        for s in world.facts:
+            if s.stratum is not None:
+                continue
+            words = [*world.words(s.prompt), s.answer, "."]
+            forms = [words, words]
+            if words[:3] == ["Fact", ":", "the"]:
+                forms += [words[:2] + ["The"] + words[3:], ["The"] + words[3:]]
+            self.rows[s.kind] += [[self.ids[w] for w in form] for form in forms]
+
+    def facts(self, rng: np.random.Generator, n: int) -> list[list[int]]:
+        kinds = list(self.rows)
+        shares = np.array([MIX[k] for k in kinds])
+        chosen = rng.choice(len(kinds), n, p=shares / shares.sum())
+        return [(rows := self.rows[kinds[k]])[rng.integers(len(rows))] for k in chosen]
+
+    def __call__(self, step: int) -> list[tuple[float, Tensor]]:
+        """(weight of the loss, token ids [row, position]): short facts, long facts, random repeats, passages."""
+        rng = np.random.default_rng([self.recipe.seed, step])
+        facts = [[BOS, *row] for row in self.facts(rng, self.recipe.batch)]
+        short, long = [r for r in facts if len(r) <= 9], [r for r in facts if len(r) > 9]
+        repeats = torch.tensor(self.world.repeats(rng, 16, int(rng.integers(4, 20))))
+        passages = [
+            [BOS, *(self.ids[w] for w in self.world.names_passage(rng, int(rng.integers(2, 5))))] for _ in range(8)
+        ]
+        passages += [[BOS, *sum(self.facts(rng, 3), [])] for _ in range(8)]
+        share = len(short) / len(facts)
+        return [(share, pad(short)), (1 - share, pad(long)), (0.25, repeats), (0.25, pad(passages))]
+
+
+def pad(rows: list[list[int]]) -> Tensor:
+    width = max(map(len, rows))
+    return torch.tensor([row + [PAD] * (width - len(row)) for row in rows])
+
+
+def language_loss(model: HookedTransformer, tokens: Tensor) -> Tensor:
+    """Mean next-token cross-entropy in nats; padding does not count."""
+    logits = model(tokens)[:, :-1]
+    return cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten(), ignore_index=PAD)
+
+
+def train_model(recipe: Recipe, world: Atlas, checkpoints: Path) -> HookedTransformer:
+    """Train the language model, resuming from ``checkpoints`` if a run was interrupted."""
+    torch.manual_seed(recipe.seed)
+    torch.set_flush_denormal(True)
+    model = HookedTransformer(make_config(recipe, world))
+    model.embed.W_E.data *= recipe.embedding_scale
+    trained = dict(model.named_parameters())
+    optimizer = torch.optim.AdamW(
+        trained.values(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, betas=(0.9, 0.98), fused=True
+    )
+    start, path = 0, checkpoints / f"{recipe.name}-{recipe.seed}.safetensors"
+    if path.exists():
+        start = _resume(path, trained, optimizer)
+    batches = Batches(world, recipe)
+    progress = tqdm(
+        range(start, recipe.steps),
+        initial=start,
+        total=recipe.steps,
+        desc=f"{recipe.name}, seed {recipe.seed}",
+        mininterval=5,
+    )
+    for step in progress:
+        if recipe.relearn:
+            relearn(model, optimizer, recipe, step)
+        for group in optimizer.param_groups:
+            decay = 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * step / recipe.steps))
+            group["lr"] = recipe.learning_rate * min(1, (step + 1) / 100) * decay
+        loss = torch.stack([weight * language_loss(model, tokens) for weight, tokens in batches(step)]).sum()
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_([p for p in trained.values() if p.grad is not None], 1.0)
+        optimizer.step()
+        if (step + 1) % CHECKPOINT == 0:
+            _checkpoint(path, step + 1, trained, optimizer)
+            progress.set_postfix(loss=f"{loss.item():.2f}")
+    return model
+
+
+def relearn(model: HookedTransformer, optimizer: torch.optim.Optimizer, recipe: Recipe, step: int) -> None:
+    """Between two steps the narrow layers learn anew, under upper layers that stay as they are.
+
+    Left alone, the model writes each city's state straight into its embedding, where no MLP has to look it up and no
+    transcoder can see it. So, once two-hop questions are learned, embeddings become fixed random vectors and the narrow layers
+    start from scratch; afterwards everything but the embeddings trains on. This imposes where the first hop is taken.
+    """
+    assert recipe.relearn
+    first, last = recipe.relearn
+    narrow = [p for i in recipe.narrow_layers for p in model.blocks[i].parameters()]
+    if step == first:
+        generator = torch.Generator().manual_seed(recipe.seed)
+        fresh = HookedTransformer(model.cfg)
+        with torch.no_grad():
+            size = fresh.embed.W_E.std() * recipe.embedding_scale
+            model.embed.W_E.copy_(torch.randn(model.embed.W_E.shape, generator=generator) * size)
+            for i in recipe.narrow_layers:
+                model.blocks[i].load_state_dict(fresh.blocks[i].state_dict())
+        for p in narrow:
+            optimizer.state.pop(p, None)
+    for p in model.parameters():
+        p.requires_grad_(step < first or step >= last)
+        p.grad = None
+    for p in narrow:
+        p.requires_grad_(True)
+    model.embed.W_E.requires_grad_(step < first)
+
+
+def _checkpoint(path: Path, step: int, trained: dict[str, Tensor], optimizer: torch.optim.Optimizer) -> None:
+    state = {f"weight {n}": p.detach() for n, p in trained.items()}
+    for name, p in trained.items():
+        state |= {f"{key} {name}": value for key, value in optimizer.state[p].items()}
+    write(path, lambda p: save_file(state, p, metadata={"step": str(step)}))
+
+
+def _resume(path: Path, trained: dict[str, Tensor], optimizer: torch.optim.Optimizer) -> int:
+    state = load_file(path)
+    for name, p in trained.items():
+        p.data.copy_(state[f"weight {name}"])
+        optimizer.state[p] = {key: state[f"{key} {name}"] for key in ("step", "exp_avg", "exp_avg_sq")}
+    with safe_open(path, framework="pt") as file:
+        return int(file.metadata()["step"])
+
+
+def save_model(model: HookedTransformer, recipe: Recipe, world: Atlas, folder: Path) -> None:
+    """Write config.json, tokenizer.json and model.safetensors (half precision)."""
+    config = make_config(recipe, world).to_dict()
+    kept = {
+        k: v
+        for k, v in config.items()
+        if isinstance(v, int | float | str | bool | list) and k not in ("tokenizer_name", "device")
+    }
+    write_text(folder / "config.json", json.dumps(kept, indent=1))
+    make_tokenizer(world).backend_tokenizer.save(str(folder / "tokenizer.json"))
+    skip = ("mask", "IGNORE", "rotary_sin", "rotary_cos")
+    save_tensors(folder / "model.safetensors", {k: v for k, v in model.state_dict().items() if not k.endswith(skip)})
+
+
+def transcoder_text(world: Atlas, recipe: Recipe, n_batches: int = 60) -> Iterator[Tensor]:
+    """Training text for the transcoders: the model's own mix, other draws."""
+    batches = Batches(world, recipe)
+    for step in range(n_batches):
+        yield from (tokens for _, tokens in batches(10**6 + step))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", choices=RECIPES)
+    parser.add_argument("--seed", type=int, help="another seed than the one that ships (with --out)")
+    parser.add_argument("--out", type=Path, default=WEIGHTS, help="folder in which <name>/ is written")
+    parser.add_argument("--only", choices=["model", "plt", "clt", "features", "card"], help="one stage of the run")
+    parser.add_argument("--test", action="store_true", help="open the test strata for the card")
+    args = parser.parse_args()
+    recipe, world = RECIPES[args.name], Atlas()
+    recipe = recipe if args.seed is None else replace(recipe, seed=args.seed)
+    folder, stages = args.out / recipe.name, [args.only] if args.only else ["model", "plt", "clt", "features", "card"]
+    if "model" in stages:
+        save_model(train_model(recipe, world, args.out / ".checkpoints"), recipe, world, folder)
+    for kind in ("plt", "clt"):
+        if kind in stages:
+            model = HookedTransformer(make_config(recipe, world))
+            model.load_state_dict(
+                {k: v.float() for k, v in load_file(folder / "model.safetensors").items()}, strict=False
+            )
+            inputs, outputs = activations(model, transcoder_text(world, recipe))
+            options = recipe.transcoders[kind]
+            trained = train_transcoders(inputs, outputs, cross=kind == "clt", seed=recipe.seed, **options)
+            save_tensors(folder / f"{kind}.safetensors", tensors(trained))
+    if "features" in stages:
+        from mi_workshop.circuits.features import describe, save_table
+
+        for kind in ("plt", "clt"):
+            save_table(folder / f"{kind}.features.json", describe(load(recipe.name, kind, args.out)))
+    if "card" in stages:
+        from mi_workshop.models.evaluate import write_card
+
+        write_card(recipe, args.out, open_test=args.test)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,133 @@
+"""Train transcoders: sparse, linear stand-ins for the MLPs (per layer, or cross-layer).
+
+Batch top-k training (Bussmann et al., "BatchTopK Sparse Autoencoders", 2024) of transcoders (Dunefsky et al., 2024) and
+cross-layer transcoders (Ameisen et al., 2025); a per-layer set is the cross-layer one in which a feature writes to its
+own layer only. Afterwards the selection becomes a fixed threshold per feature (JumpReLU), so that a feature's activation
+depends on nothing but its input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from tqdm import tqdm
+
+
+class Transcoders(nn.Module):
+    """All layers' transcoders. ``cross`` lets a feature of layer l write to the MLP outputs of layers l, l+1, ..."""
+
+    threshold: Tensor
+    W_dec: Any  # a ParameterList: per source layer [feature, target layer, d_model]
+
+    def __init__(self, n_layers: int, d_model: int, width: int, cross: bool) -> None:
+        super().__init__()
+        self.n_layers, self.cross = n_layers, cross
+        targets = [n_layers - layer if cross else 1 for layer in range(n_layers)]
+        self.W_dec = nn.ParameterList(
+            nn.Parameter(torch.randn(width, t, d_model) / (t * d_model) ** 0.5) for t in targets
+        )
+        self.W_enc = nn.Parameter(torch.stack([w[:, 0].detach().clone() for w in self.W_dec]))
+        self.b_enc = nn.Parameter(torch.zeros(n_layers, width))
+        self.b_dec = nn.Parameter(torch.zeros(n_layers, d_model))
+        self.register_buffer("threshold", torch.zeros(n_layers, width))
+
+    def encode(self, x: Float[Tensor, "layer item d_model"]) -> Float[Tensor, "layer item feature"]:
+        return (torch.einsum("lnd,lfd->lnf", x, self.W_enc) + self.b_enc[:, None]).relu()
+
+    def decode(self, acts: Float[Tensor, "layer item feature"]) -> Float[Tensor, "layer item d_model"]:
+        out = [self.b_dec[layer].expand(acts.shape[1], -1) for layer in range(self.n_layers)]
+        for source in range(self.n_layers):
+            for i in range(self.W_dec[source].shape[1]):
+                out[source + i] = out[source + i] + acts[source] @ self.W_dec[source][:, i]
+        return torch.stack(out)
+
+    def norms(self) -> Float[Tensor, "layer feature"]:
+        return torch.stack([w.flatten(1).norm(dim=1) for w in self.W_dec])
+
+    @torch.no_grad()
+    def normalize(self) -> None:
+        """Scale every decoder to length 1, so that an activation is the size of what the feature writes."""
+        n = self.norms().clamp(min=1e-8)
+        self.W_enc.mul_(n[..., None])
+        self.b_enc.mul_(n)
+        self.threshold.mul_(n)
+        for w, size in zip(self.W_dec, n, strict=True):
+            w.div_(size[:, None, None])
+
+
+def _batch_top_k(acts: Tensor, strength: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Keep the k * items strongest activations of each layer's batch; also the weakest strength kept."""
+    weighted = acts * strength[:, None]
+    floor = weighted.flatten(1).topk(k * acts.shape[1], dim=1).values[:, -1]
+    return acts * (weighted >= floor[:, None, None].clamp(min=1e-8)), floor
+
+
+def train_transcoders(
+    inputs: Float[Tensor, "layer item d_model"], outputs: Float[Tensor, "layer item d_model"], *,
+    width: int, k: int, cross: bool, steps: int, seed: int, batch: int = 1024, learning_rate: float = 1.5e-3,
+) -> Transcoders:  # fmt: skip
+    """Fit transcoders to MLP inputs and outputs; the loss is the unexplained share of each layer's output variance."""
+    torch.manual_seed(seed)
+    n_layers, n_items, d_model = inputs.shape
+    model = Transcoders(n_layers, d_model, width, cross)
+    model.b_dec.data.copy_(outputs.mean(1))
+    variance = outputs.var(1).sum(-1)  # [layer]
+    optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate, betas=(0.9, 0.99))
+    silent = torch.zeros(n_layers, width)  # steps since a feature last fired
+    floor = torch.zeros(n_layers)
+    for step in tqdm(range(steps), desc="cross-layer transcoders" if cross else "per-layer transcoders", mininterval=5):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate * min(1, (step + 1) / 50, 5 * (1 - step / steps))
+        item = torch.randint(n_items, (batch,))
+        x, y = inputs[:, item], outputs[:, item]
+        dense = model.encode(x)
+        acts, lowest = _batch_top_k(dense, model.norms(), k)
+        floor = 0.99 * floor + 0.01 * lowest.detach() if step else lowest.detach()
+        error = y - model.decode(acts)
+        loss = (error.square().sum(-1).mean(1) / variance).sum()
+        silent = torch.where(acts.detach().amax(1) > 0, torch.zeros_like(silent), silent + 1)
+        if step % 4 == 0 and (dead := silent > 200).any():  # silent features learn from what is left unexplained
+            revived, _ = _batch_top_k(dense * dead[:, None], model.norms(), 4)
+            loss = (
+                loss
+                + (
+                    (error.detach() - model.decode(revived) + model.b_dec[:, None]).square().sum(-1).mean(1) / variance
+                ).sum()
+                / 16
+            )
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    with torch.no_grad():
+        model.threshold.copy_(floor[:, None] / model.norms().clamp(min=1e-8))
+    model.normalize()
+    return model
+
+
+def tensors(model: Transcoders) -> dict[str, Tensor]:
+    """What is saved: see ``models.embedded.transcoder_object`` for the shapes."""
+    kept: dict[str, Any] = {n: getattr(model, n).detach() for n in ("W_enc", "b_enc", "b_dec", "threshold")}
+    return kept | {f"W_dec_{i}": w.detach() for i, w in enumerate(model.W_dec)}
+
+
+@torch.no_grad()
+def activations(model: Any, batches: Iterator[Tensor]) -> tuple[Tensor, Tensor]:
+    """MLP inputs and outputs [layer, item, d_model] of a TransformerLens model over batches of token ids.
+
+    <bos> and padding are left out: circuit-tracer never explains the first position.
+    """
+    layers = range(model.cfg.n_layers)
+    inputs: list[Tensor] = []
+    outputs: list[Tensor] = []
+    for tokens in batches:
+        keep = tokens != 0
+        keep[:, 0] = False
+        names = [f"blocks.{i}.{hook}" for i in layers for hook in ("ln2.hook_normalized", "hook_mlp_out")]
+        _, cache = model.run_with_cache(tokens, names_filter=names, stop_at_layer=len(layers))
+        inputs.append(torch.stack([cache[f"blocks.{i}.ln2.hook_normalized"][keep] for i in layers]))
+        outputs.append(torch.stack([cache[f"blocks.{i}.hook_mlp_out"][keep] for i in layers]))
+    return torch.cat(inputs, 1), torch.cat(outputs, 1)

@@ -1,0 +1,290 @@
+"""Figures, drawn with matplotlib so that a notebook shows them live, stored, untrusted and offline alike.
+
+Every figure is readable in grey: position and shape carry the meaning, colour (Okabe and Ito's colour-blind-safe palette)
+only repeats it. Text from models and files is drawn as text, never as markup.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import textwrap
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image
+
+from mi_workshop.circuits.graph import ERROR, FEATURE, LOGIT, TOKEN
+from mi_workshop.files import write, write_text
+
+if TYPE_CHECKING:
+    from mi_workshop.circuits.graph import AttributionGraph
+    from mi_workshop.circuits.swap import SwapResult
+
+BLUE, ORANGE, GREEN, GREY, INK = "#0072B2", "#D55E00", "#009E73", "#8A8A8A", "#1A1A1A"
+SHAPES = {FEATURE: "o", ERROR: "D", TOKEN: "s", LOGIT: "s"}
+
+
+def new_figure(width: float, height: float) -> tuple[Figure, Any]:
+    figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    return figure, figure.add_subplot()
+
+
+def draw_graph(graph: AttributionGraph, max_links: int = 300) -> Figure:
+    """Tokens across, layers up, answers on top; supernodes as boxes, the strongest links between them as arrows.
+
+    Single features are dots, error nodes diamonds; thin grey lines are the ``max_links`` strongest single links. What is
+    not drawn is counted in the caption.
+    """
+    nodes = graph.nodes
+    top_layer = int(nodes.layer.max())
+    n_pos = len(graph.tokens)
+    figure, ax = new_figure(max(9.0, 1.25 * n_pos), 6.4)
+    place = _positions(graph)
+    strong = graph.links.reindex(graph.links.weight.abs().sort_values(ascending=False).index).head(max_links)
+    scale = float(strong.weight.abs().max() or 1)
+    for link in strong.itertuples():
+        (x0, y0), (x1, y1) = place[link.source], place[link.target]
+        size = abs(link.weight) / scale
+        ax.plot(
+            [x0, x1],
+            [y0, y1],
+            color=GREY,
+            lw=0.3 + 1.7 * size,
+            alpha=0.15 + 0.35 * size,
+            zorder=1,
+            ls="-" if link.weight > 0 else ":",
+        )
+    grouped = {i for ids in graph.supernodes.values() for i in ids}
+    for kind, colour in ((FEATURE, BLUE), (ERROR, GREY)):
+        free = [place[i] for i in nodes.node_id[nodes.feature_type == kind] if i not in grouped]
+        if free:
+            ax.scatter(
+                *zip(*free, strict=True),
+                marker=SHAPES[kind],
+                s=26,
+                c="white" if kind == FEATURE else "#DDDDDD",
+                edgecolors=colour,
+                lw=1.1,
+                zorder=3,
+            )
+    centres = _draw_boxes(ax, graph, place)
+    _draw_arrows(ax, graph, centres)
+    answers = nodes[nodes.feature_type == LOGIT].sort_values("token_prob", ascending=False)
+    for node in answers.head(5).itertuples():
+        x, y = place[node.node_id]
+        strongest = node.label == graph.top.token[0]
+        ax.text(
+            x, y, f"{node.label} {node.token_prob:.0%}", ha="right" if not strongest else "center", va="center", fontsize=15 if strongest else 10,
+            weight="bold" if strongest else "normal", color=INK, parse_math=False, zorder=6,
+            bbox={"boxstyle": "round,pad=.3", "fc": "white", "ec": INK, "lw": 1.6 if strongest else 0.6},
+        )  # fmt: skip
+    ax.set_xticks(range(n_pos), [_short(t) for t in graph.tokens], fontsize=14, parse_math=False)
+    ax.set_yticks(
+        [-1, *range(top_layer), top_layer], ["tokens", *[f"layer {i}" for i in range(top_layer)], "answer"], fontsize=12
+    )
+    ax.set_xlim(-0.6, n_pos - 0.3)
+    ax.set_ylim(-1.35, top_layer + 0.45)
+    ax.spines[:].set_visible(False)
+    ax.tick_params(length=0)
+    ax.grid(axis="y", color="#EEEEEE", zorder=0)
+    s = graph.scores()
+    hidden = f"  ·  hidden by pruning: {graph.hidden[0]} nodes, {graph.hidden[1]} links" if any(graph.hidden) else ""
+    shown = f"  ·  the {max_links} strongest of {len(graph.links)} links drawn" if len(graph.links) > max_links else ""
+    ax.set_title(
+        f"{len(nodes)} nodes  ·  replacement {s.replacement:.2f}  ·  completeness {s.completeness:.2f}{hidden}{shown}",
+        fontsize=11, color="#444444", loc="left",
+    )  # fmt: skip
+    return figure
+
+
+def _short(text: str, length: int = 14) -> str:
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def _positions(graph: AttributionGraph) -> dict[str, tuple[float, float]]:
+    """Where each node stands: its token across, its layer up, nodes of the same place side by side."""
+    out: dict[str, tuple[float, float]] = {}
+    member = {i: label for label, ids in graph.supernodes.items() for i in ids}
+    for (_, layer), group in graph.nodes.groupby(["ctx_idx", "layer"]):
+        logits = group.feature_type.iloc[0] == LOGIT
+        order = sorted(group.itertuples(), key=lambda n: (-n.token_prob, member.get(n.node_id, "~"), n.feature))
+        for i, node in enumerate(order):
+            if logits:
+                out[node.node_id] = (node.ctx_idx + 0.15 - 1.35 * i, layer)
+            else:
+                row, column = divmod(i, 7)
+                width = min(7, len(order) - row * 7)
+                out[node.node_id] = (
+                    node.ctx_idx + 0.1 * (column - (width - 1) / 2),
+                    layer + 0.13 * row - 0.2 * (len(order) > 7),
+                )
+    return out
+
+
+def _draw_boxes(
+    ax: Any, graph: AttributionGraph, place: dict[str, tuple[float, float]]
+) -> dict[str, tuple[float, float]]:
+    """One box per supernode; returns their centres, those of tokens and of answers, by the names ``flow`` uses."""
+    centres: dict[str, tuple[float, float]] = {}
+    nodes = graph.nodes.set_index("node_id")
+    for node_id in nodes.index[nodes.feature_type.isin((TOKEN, LOGIT))]:
+        node = nodes.loc[node_id]
+        name = f"token {node.label!r} [{node.ctx_idx}]" if node.feature_type == TOKEN else f"answer {node.label!r}"
+        centres[name] = place[node_id]
+    taken: list[tuple[float, float]] = []
+    for label, ids in graph.supernodes.items():
+        points = np.array([place[i] for i in ids])
+        x, y = points[:, 0].mean(), points[:, 1].mean()
+        while any(abs(x - a) < 0.9 and abs(y - b) < 0.26 for a, b in taken):
+            y += 0.27
+        taken.append((x, y))
+        text = f"{label.split(' @')[0]} ×{len(ids)}" if len(ids) > 1 else label.split(" @")[0]
+        ax.text(
+            x, y, _short(text, 22), ha="center", va="center", fontsize=11.5, color="white", weight="bold", parse_math=False, zorder=5,
+            bbox={"boxstyle": "round,pad=.32", "fc": ORANGE if label.startswith("say ") else BLUE, "ec": "white", "lw": 1.2},
+        )  # fmt: skip
+        centres[label] = (float(x), float(y))
+    return centres
+
+
+def _draw_arrows(ax: Any, graph: AttributionGraph, centres: dict[str, tuple[float, float]], count: int = 14) -> None:
+    flow = graph.flow()
+    flow = flow[(flow.share.abs() >= 0.02)].head(count)
+    chain = {(s, t) for s, _, t in graph.path()}
+    for row in flow.itertuples():
+        main = (row.source, row.target) in chain
+        (x0, y0), (x1, y1) = centres[row.source], centres[row.target]
+        ax.annotate(
+            "", (x1, y1), (x0, y0), zorder=4 if main else 2,
+            arrowprops={"arrowstyle": "-|>", "lw": 1 + 9 * abs(row.share) ** 0.8, "color": INK if main else "#666666", "alpha": 0.9 if main else 0.45,
+                        "ls": "-" if row.share > 0 else ":", "shrinkA": 14, "shrinkB": 14, "connectionstyle": "arc3,rad=.06"},
+        )  # fmt: skip
+
+
+def draw_swap(result: SwapResult) -> Figure:
+    """Left: answers before and after; middle: each control; right: the dose curve."""
+    figure = Figure(figsize=(13, 4.6), layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    bars, table, curve = figure.subplots(1, 3, width_ratios=[1.1, 1.35, 1])
+    before = {t["token"]: t["prob"] for t in result.before}
+    after = {t["token"]: t["prob"] for t in result.after}
+    words = list(dict.fromkeys([result.before[0]["token"], result.expected, *after, *before]))[:5][::-1]
+    y = np.arange(len(words))
+    bars.barh(
+        y + 0.2, [before.get(w, 0) for w in words], 0.38, color="white", edgecolor=INK, hatch="///", label="before"
+    )
+    bars.barh(y - 0.2, [after.get(w, 0) for w in words], 0.38, color=BLUE, edgecolor=INK, label="after")
+    bars.set_yticks(y, words, fontsize=13, parse_math=False)
+    bars.set_xlim(0, 1)
+    bars.legend(fontsize=12, frameon=False)
+    bars.set_title(f"{result.old} → {result.new} ({result.at})", fontsize=14, parse_math=False)
+    bars.set_xlabel("probability", fontsize=12)
+    c = result.controls
+    rows = [
+        ("the swap", result.after[0]["token"], result.after[0]["prob"], BLUE),
+        ("nothing changed", result.before[0]["token"], result.before[0]["prob"], GREY),
+        (
+            f"{c['random']['n']} random sets\n({c['random']['flip_rate']:.0%} flip)",
+            result.before[0]["token"],
+            c["random"]["mean_prob_kept"],
+            GREY,
+        ),
+        (f"same place\n({c['same_state']['city']})", c["same_state"]["token"], c["same_state"]["prob"], GREY),
+        (f"third place\n({c['third_state']['place']})", c["third_state"]["token"], c["third_state"]["prob"], GREY),
+        ("whole residual\n(ceiling)", c["ceiling"]["token"], c["ceiling"]["prob"], GREY),
+    ][::-1]
+    table.barh(range(len(rows)), [r[2] for r in rows], color=[r[3] for r in rows], edgecolor=INK, height=0.62)
+    for i, (_, token, prob, _) in enumerate(rows):
+        inside = prob > 0.5
+        table.text(
+            0.03 if inside else prob + 0.03,
+            i,
+            f"{token} {prob:.2f}",
+            va="center",
+            fontsize=12.5,
+            color="white" if inside else INK,
+            weight="bold",
+            parse_math=False,
+        )
+    table.set_yticks(range(len(rows)), [r[0] for r in rows], fontsize=11.5, parse_math=False)
+    table.set_xlim(0, 1)
+    table.set_title("controls: the answer each one gives", fontsize=14)
+    table.set_xlabel("probability", fontsize=12)
+    dose = [d["dose"] for d in result.dose]
+    curve.plot(dose, [d["old"] for d in result.dose], "s--", color=INK, lw=2, label=result.before[0]["token"])
+    curve.plot(dose, [d["new"] for d in result.dose], "o-", color=BLUE, lw=2.5, label=result.expected)
+    curve.set_xlabel("dose (1 = the swap)", fontsize=12)
+    curve.set_ylim(-0.03, 1.03)
+    legend = curve.legend(fontsize=12, frameon=False)
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+    curve.set_title("dose curve: probability", fontsize=14)
+    for ax in (bars, table, curve):
+        ax.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+# ------------------------------------------------------------------- showing
+def png(figure: Figure, dpi: int = 110) -> bytes:
+    """A small PNG: 64 colours are enough for a drawing, and stored notebooks stay light."""
+    drawn, out = io.BytesIO(), io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=dpi)
+    Image.open(drawn).convert("RGB").quantize(64).save(out, format="png", optimize=True)
+    return out.getvalue()
+
+
+def mimebundle(figure: Figure, sentence: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a notebook stores: an image with alt text (HTML without scripts), the same PNG, and the sentence."""
+    data = base64.b64encode(png(figure)).decode()
+    width = int(figure.get_figwidth() * 80)
+    picture = f'<img alt="{html.escape(sentence, quote=True)}" width="{width}" src="data:image/png;base64,{data}">'
+    return {"text/html": picture, "image/png": data, "text/plain": sentence}, {
+        "image/png": {"alt": sentence, "width": width}
+    }
+
+
+def save_figure(graph: AttributionGraph, path: Path) -> None:
+    """Write the picture as .svg or .png, or as one .html file with the circuit in words and no external request."""
+    figure = graph.figure()
+    if path.suffix == ".html":
+        write_text(path, page(graph, figure))
+    else:
+        write(path, lambda p: figure.savefig(p, format=path.suffix[1:], dpi=160))
+
+
+def svg(figure: Figure) -> str:
+    out = io.StringIO()
+    figure.savefig(out, format="svg", metadata={"Date": None})
+    text = out.getvalue()
+    return text[text.index("<svg") :]
+
+
+def page(graph: AttributionGraph, figure: Figure) -> str:
+    """A self-contained HTML page: the picture, the circuit in words, the features of each supernode."""
+    nodes = graph.nodes.set_index("node_id")
+    items = "".join(
+        f"<li><b>{html.escape(label)}</b>: {html.escape(', '.join(f'{i} ({nodes.activation[i]:.2f})' for i in ids))}</li>"
+        for label, ids in graph.supernodes.items()
+    )
+    top = "".join(
+        f"<tr><td>{html.escape(t)}</td><td>{p:.3f}</td></tr>"
+        for t, p in zip(graph.top.token, graph.top.prob, strict=True)
+    )
+    return textwrap.dedent("""\
+        <!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>
+        <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
+        <style>body{{font:17px/1.5 system-ui,sans-serif;max-width:72rem;margin:2rem auto;padding:0 1rem;color:#1a1a1a}}
+        svg{{width:100%;height:auto}}pre{{white-space:pre-wrap;font-size:1em}}td{{padding:.1rem .8rem .1rem 0}}</style>
+        <h1>{title}</h1><p>{sentence}</p><div role="img" aria-label="{sentence}">{svg}</div>
+        <h2>The circuit in words</h2><pre>{words}</pre><h2>Answers</h2><table>{top}</table>
+        <h2>Supernodes</h2><p>layer_feature_position (activation)</p><ul>{items}</ul></html>
+        """).format(
+        title=html.escape(graph.prompt), sentence=html.escape(graph.describe(), quote=True), svg=svg(figure),
+        words=html.escape(graph.words()), top=top, items=items,
+    )  # fmt: skip

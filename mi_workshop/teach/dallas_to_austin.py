@@ -1,0 +1,131 @@
+"""The exercises of notebook 07_dallas_to_austin."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from .exercises import Exercise, add, world
+
+DALLAS = "Fact: the capital of the state containing Dallas is"
+ABBREVIATION = "Fact: the abbreviation of the state containing Dallas is"
+
+
+@cache
+def _texas_features() -> dict[str, int]:
+    """How many of the Texas features of ``atlas-global`` are active at each word of the Dallas prompt."""
+    import mi_workshop as mi
+
+    groups = mi.trace(mi.load("atlas-global"), DALLAS).supernodes
+    return {label.removeprefix("Texas @"): len(ids) for label, ids in groups.items() if label.startswith("Texas @")}
+
+
+def _has_most(word: str) -> bool:
+    return _texas_features()[word] == max(_texas_features().values())
+
+
+add(
+    Exercise(
+        name="another state",
+        minutes=3,
+        difficulty="easy",
+        statement=(
+            "Into which state must Texas be swapped for the model to answer **Denver**? Put its name into `new_state`, "
+            "then run the swap."
+        ),
+        expect="the name that you aimed at in the column *expected*; whether the model follows is for you to read.",
+        hints=("Denver is a capital. Of what?", "model.world.home['Denver'].name"),
+        right=lambda value: value == world().home["Denver"].name,
+        wrong=(
+            (lambda value: value == "Denver", "That is the answer you want; a swap exchanges states."),
+            (lambda value: value in world().home, "That is a city; a swap exchanges states."),
+            (lambda value: value in world().places, "That place has another capital."),
+        ),
+        why="The swap puts in the features of a state; the capital then has to follow from them.",
+        solution='new_state = model.world.home["Denver"].name',
+    ),
+    Exercise(
+        name="move the state, not the answer",
+        minutes=5,
+        difficulty="takes some thought",
+        statement=(
+            f"`{ABBREVIATION}`: Texas is swapped for California, with features that were found on questions about "
+            "*capitals*. If these features stand for the state, what should the model answer now? Put the word into "
+            "`prediction` before you run the swap."
+        ),
+        expect="your word in the column *expected*.",
+        hints=(
+            "Had the features stood for the answer of the question they were found on, you would get a city.",
+            "The state changes, the question does not: it still asks for an abbreviation.",
+            f"world.swap({ABBREVIATION!r}, 'Texas', 'California')",
+        ),
+        right=lambda value: value == world().swap(ABBREVIATION, "Texas", "California")[1],
+        wrong=(
+            (
+                lambda value: value == world().swap(DALLAS, "Texas", "California")[1],
+                "That follows if the features stand for the answer about capitals; asked for is an abbreviation.",
+            ),
+            (lambda value: value == world().answer(ABBREVIATION), "That is the answer before the swap."),
+            (
+                lambda value: value == "California",
+                "The state in the middle changes; asked for is its abbreviation.",
+            ),
+        ),
+        why=(
+            "Features of a state should change every answer that depends on the state. That makes the claim stronger "
+            "than a swap on the question that the features were found on."
+        ),
+        solution='prediction = model.world.swap(abbreviation, "Texas", "California")[1]',
+    ),
+    Exercise(
+        name="the form that copies",
+        minutes=4,
+        difficulty="takes some thought",
+        statement=(
+            "Suppose that the model had no notion of a state at all, only features that say *Austin* or *Sacramento*. "
+            "One of the forms `city`, `state` and `all` could still turn the answer over. Put it into `form`."
+        ),
+        expect="why that form, however well it does, says least about two steps.",
+        hints=(
+            "Which form touches features that speak up for the answer itself?",
+            "What does a swap show if it brings the features along that say Sacramento?",
+        ),
+        right=lambda value: value == "all",
+        wrong=(
+            (lambda value: value == "city", "This form touches the city token only: the answer is not said there."),
+            (lambda value: value == "state", "This form leaves the features alone that are active on one answer only."),
+        ),
+        why=(
+            "It also moves the features that say the answer, so part of the answer is copied in. Its success is the "
+            "weakest evidence of the three."
+        ),
+        solution='form = "all"',
+    ),
+    Exercise(
+        name="where nothing imposes it",
+        minutes=8,
+        difficulty="hard",
+        statement=(
+            "In `atlas` the early layers see only their own token, so a state that arises early has to arise at the "
+            "city. `atlas-global` has no such window. At which **word** of the Dallas prompt are most of its Texas "
+            "features active? Put it into `word`."
+        ),
+        expect="the word above which most of the *Texas* groups stand in the figure of `atlas-global`.",
+        hints=(
+            "open_graph = mi.trace(mi.load('atlas-global'), prompt), and then open_graph.supernodes.",
+            "A suggested group is called after what it stands for and the word where it is active: Texas @Dallas.",
+            "{label: len(ids) for label, ids in open_graph.supernodes.items()}",
+        ),
+        right=_has_most,
+        wrong=(
+            (lambda value: value not in DALLAS.replace(":", " :").split(), "That is not a word of the prompt."),
+            (lambda value: value in _texas_features(), "There are some, but elsewhere there are more."),
+            (lambda value: isinstance(value, str), "None of them is active there."),
+        ),
+        why="That is where they are in this model, on this prompt. Compare it with atlas before you call it a rule.",
+        solution=(
+            "groups = mi.trace(mi.load('atlas-global'), prompt).supernodes\n"
+            "texas = {label: len(ids) for label, ids in groups.items() if label.startswith('Texas @')}\n"
+            "word = max(texas, key=texas.get).removeprefix('Texas @')"
+        ),
+    ),
+)

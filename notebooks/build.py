@@ -1,0 +1,198 @@
+"""Build the notebooks of the course from their sources.
+
+    python notebooks/build.py                  # build and execute every notebook
+    python notebooks/build.py 00_start_here    # only this one
+    python notebooks/build.py --check          # do the built notebooks agree with their sources? exit code 1 if not
+
+``notebooks/src/NAME.py``, in jupytext's percent format, is the one file to edit. It gives ``notebooks/NAME.ipynb`` for
+learners and ``notebooks/solutions/NAME.ipynb`` for instructors. Tags say what becomes of a cell:
+
+    setup       replaced by the badges and the one set-up cell, the same in every notebook
+    exercise    holds the name of an exercise of mi_workshop.teach; replaced by its statement
+    solution    only in the solution notebook
+    instructor  only in the solution notebook, as a speaker note
+    unstored    run, but what it shows is about one machine and is not stored
+
+In a code cell the lines after "# solution" are only in the solution notebook.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import tomllib
+from pathlib import Path
+
+import jupytext
+import nbformat
+from nbclient import NotebookClient
+from nbformat import NotebookNode
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
+WIDGET = "application/vnd.jupyter.widget-view+json"
+SETUP = """\
+import sys
+from pathlib import Path
+
+if "google.colab" in sys.modules:  # on Colab: install first, before any other import
+    %pip install -q git+{repository}
+sys.path += [str(folder) for folder in Path.cwd().parents if (folder / "mi_workshop").is_dir()]  # in a clone
+import mi_workshop as mi
+print(f"mi-workshop {{mi.__version__}}, embedded tier: runs offline on the CPU")"""
+BADGES = """\
+[![Open this notebook in Google Colab]({up}badges/colab.svg)]({colab}/blob/main/{path})
+[![Open this notebook on Binder]({up}badges/binder.svg)]({binder}/main?labpath={path})"""
+
+
+def repository() -> str:
+    """The project's public address, kept once, in pyproject.toml."""
+    with open(ROOT / "pyproject.toml", "rb") as file:
+        return str(tomllib.load(file)["project"]["urls"]["Repository"]).rstrip("/")
+
+
+def target(source: Path, solutions: bool) -> Path:
+    return (HERE / "solutions" if solutions else HERE) / f"{source.stem}.ipynb"
+
+
+def setup_cells(path: Path) -> list[NotebookNode]:
+    """The badges of the notebook at ``path``, and the set-up cell."""
+    address = repository()
+    project = address.removeprefix("https://github.com/")
+    badges = BADGES.format(
+        up="../" * (len(path.relative_to(HERE).parts) - 1),
+        colab=f"https://colab.research.google.com/github/{project}",
+        binder=f"https://mybinder.org/v2/gh/{project}",
+        path=path.relative_to(ROOT).as_posix(),
+    )
+    setup = new_code_cell(SETUP.format(repository=address), metadata={"tags": ["setup"]})
+    return [new_markdown_cell(badges, metadata={"tags": ["badges"]}), setup]
+
+
+def exercise_cell(name: str) -> NotebookNode:
+    """The statement of an exercise, as a cell."""
+    from mi_workshop.teach import find
+
+    return new_markdown_cell(find(name).markdown(), metadata={"tags": ["exercise"]})
+
+
+def without_solution(code: str) -> str:
+    """A code cell for learners: what follows the line "# solution" is theirs to write."""
+    lines = code.splitlines()
+    if "# solution" not in lines:
+        return code
+    return "\n".join([*lines[: lines.index("# solution")], "# write your code here"])
+
+
+def read(source: Path, solutions: bool) -> NotebookNode:
+    """The notebook that a source describes, not executed, with ids that depend on nothing but the cells' order."""
+    notebook = new_notebook(metadata={"kernelspec": KERNEL, "language_info": {"name": "python"}})
+    for cell in jupytext.read(source, fmt="py:percent").cells:
+        tags = cell.metadata.get("tags", [])
+        if not solutions and {"solution", "instructor"} & set(tags):
+            continue
+        if "instructor" in tags:
+            cell.metadata["slideshow"] = {"slide_type": "notes"}
+        if "setup" in tags:
+            notebook.cells += setup_cells(target(source, solutions))
+        elif "exercise" in tags:
+            notebook.cells.append(exercise_cell(cell.source))
+        else:
+            if cell.cell_type == "code" and not solutions:
+                cell.source = without_solution(cell.source)
+            notebook.cells.append(cell)
+    for index, cell in enumerate(notebook.cells):
+        cell.id = f"cell-{index:02d}"
+    return notebook
+
+
+def execute(notebook: NotebookNode, folder: Path) -> None:
+    """Run every cell with this very Python, offline; an error in a cell is raised."""
+    with tempfile.TemporaryDirectory() as ipython:  # nobody's start-up files
+        environment = os.environ | {"HF_HUB_OFFLINE": "1", "PYTHONHASHSEED": "0", "IPYTHONDIR": ipython}
+        NotebookClient(
+            notebook,
+            kernel_name="python3",
+            resources={"metadata": {"path": str(folder)}},
+            timeout=600,
+            store_widget_state=False,
+            record_timing=False,
+            coalesce_streams=True,
+            extra_arguments=["--log-level=ERROR"],
+        ).execute(env=environment)
+    notebook.metadata.pop("widgets", None)
+    notebook.metadata["language_info"] = {"name": "python"}
+    for cell in notebook.cells:
+        if cell.cell_type == "code":  # a stored widget is dead: its picture and its sentence stay
+            for output in cell.outputs:
+                output.get("data", {}).pop(WIDGET, None)
+            unstored = "unstored" in cell.metadata.get("tags", [])
+            cell.outputs = [] if unstored else [output for output in cell.outputs if output.get("data", True)]
+
+
+def write(notebook: NotebookNode, path: Path) -> None:
+    """Write beside the place, then move into it."""
+    path.parent.mkdir(exist_ok=True)
+    part = path.with_suffix(".part")
+    nbformat.write(notebook, part)
+    os.replace(part, path)
+
+
+def disagreement(notebook: NotebookNode, path: Path) -> str | None:
+    """What tells the built notebook at ``path`` from what its source says now, as a sentence; None if nothing does."""
+    name = path.relative_to(ROOT).as_posix()
+    if not path.exists():
+        return f"{name} is not built"
+    built = nbformat.read(path, as_version=4)
+    for index, cells in enumerate(zip(notebook.cells, built.cells, strict=False)):
+        if cells[0].source != cells[1].source:
+            return f"{name}: the text of cell {index} differs from its source"
+        if any(cells[0].get(key) != cells[1].get(key) for key in ("cell_type", "id", "metadata")):
+            return f"{name}: type, id or tags of cell {index} differ from its source"
+    if len(notebook.cells) != len(built.cells):
+        return f"{name} has {len(built.cells)} cells, its source gives {len(notebook.cells)}"
+    return None
+
+
+def check(sources: list[Path]) -> list[str]:
+    """Every disagreement between sources and built notebooks; none is an empty list."""
+    found = [disagreement(read(source, s), target(source, s)) for source in sources for s in (False, True)]
+    return [sentence for sentence in found if sentence]
+
+
+def build(source: Path, run: bool = True) -> None:
+    for solutions in (False, True):
+        path = target(source, solutions)
+        notebook = read(source, solutions)
+        path.parent.mkdir(exist_ok=True)
+        if run:
+            execute(notebook, path.parent)
+        write(notebook, path)
+        print(f"{path.relative_to(ROOT).as_posix()}: {len(notebook.cells)} cells, {path.stat().st_size / 1024:.0f} kB")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Build the notebooks from notebooks/src.")
+    parser.add_argument("names", nargs="*", help="notebooks to build (all, if none is named)")
+    parser.add_argument("--check", action="store_true", help="build nothing, say where built and source disagree")
+    parser.add_argument("--no-execute", action="store_true", help="build without running the cells")
+    options = parser.parse_args()
+    sources = {source.stem: source for source in sorted((HERE / "src").glob("*.py"))}
+    if unknown := [name for name in options.names if name not in sources]:
+        parser.error(f"there is no notebooks/src/{unknown[0]}.py; there are {', '.join(sources)}")
+    chosen = [sources[name] for name in options.names or sources]
+    if options.check:
+        if sentences := check(chosen):
+            sys.exit("\n".join([*sentences, "Build again: python notebooks/build.py"]))
+        return
+    for source in chosen:
+        build(source, run=not options.no_execute)
+
+
+sys.path.insert(0, str(ROOT))  # the exercises come from the package beside the notebooks
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,368 @@
+# %% [markdown] slideshow={"slide_type": "slide"}
+# # Dallas → Texas → Austin
+#
+# > **25 minutes, and 20 for the exercises. Runs offline on a CPU, needs neither token nor GPU.**
+# >
+# > Afterwards you can
+# > - read an attribution graph: nodes, links, error nodes, and the two scores that say how much of the model it
+# >   covers;
+# > - group nodes into supernodes by hand, and compare your grouping with one that was computed;
+# > - swap one state for another inside the model, in three forms, and say what each form can show;
+# > - say for every control what it rules out.
+
+# %% tags=["setup"]
+import mi_workshop as mi
+
+# %% [markdown] tags=["instructor"]
+# The live part of the talk is from *The graph* to *The controls*: ten to twelve minutes. Let the room predict
+# before each figure. If time is short leave out grouping by hand and the dose. Somebody will ask about Gemma:
+# same wording, same kind of graph, but there nobody has the answer key.
+#
+# TODO (lead): a section *Ablate* between *Supernodes* and *The swap*, as soon as there is a call that sets
+# chosen features to zero: Texas to zero (what is the answer when nothing takes its place?), then random
+# features of the same number.
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ## The question
+#
+# To finish the prompt below, one has to know which state Dallas is in, and which city is that state's capital.
+# The state is not named. A model could
+#
+# 1. take the two steps, Dallas → Texas → Austin, or
+# 2. go from Dallas to Austin in one, because it has read the two together, or
+# 3. answer as it would for a city that resembles Dallas.
+#
+# **Predict:** which of these do you expect of a small transformer? What would each look like inside?
+
+# %%
+model = mi.load("atlas")
+prompt = "Fact: the capital of the state containing Dallas is"
+print(model.world.answer(prompt), "|", model.world.held_out(prompt))
+
+# %% [markdown]
+# The second word names the group of questions that were kept out of training. No two-step question about Dallas
+# was ever read, so number 2 cannot be had by rote. Number 3 can.
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ## The graph
+
+# %% slideshow={"slide_type": "slide"}
+graph = mi.trace(model, prompt)
+graph
+
+# %% [markdown]
+# **Look:** tokens run across, layers up. At which tokens does anything happen above the lowest layer? Where
+# does the strongest path into the answer come from, and what stands halfway?
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ## Nodes
+#
+# There are four kinds of nodes. A **token** of the prompt and an **answer** are what one would expect. A
+# **feature** is one direction of a layer's *transcoder*, which was trained to do that layer's work with few
+# features at a time. What the transcoder does not get right at a token and layer is an **error node**: it acts
+# on what follows, and nobody knows what it means.
+
+# %%
+graph.nodes.feature_type.value_counts()
+
+# %%
+features = graph.nodes[graph.nodes.feature_type == "cross layer transcoder"]
+features.sort_values("influence")[["node_id", "activation", "influence", "label"]].head(8)
+
+# %% [markdown]
+# **Look:** a node's id reads *layer, feature, position*. `influence` counts up from the most important node, so
+# small is strong. The labels were computed: what makes the feature fire over the whole training text, and which
+# answers it raises. Nobody typed them in.
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ## Links
+#
+# A link's weight is the direct effect of one node on another in this run, with the attention patterns held as
+# they are.
+#
+# **Predict:** is there a link from the token *Dallas* straight to the answer?
+
+# %%
+answer = graph.nodes.node_id[graph.nodes.token_prob.idxmax()]
+into = graph.links[graph.links.target == answer]
+into.sort_values("weight", key=abs, ascending=False).head(8)
+
+# %% [markdown]
+# **Look:** which layer and position do the strongest sources have? A negative weight speaks *against* the
+# answer. Take one source and look its own sources up the same way: you are walking down the graph.
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ## How much of the model is in the picture?
+#
+# Two scores say how much weight the errors have. **Replacement**: what share of the influence on the answer
+# goes all the way back to tokens through features, and not through errors. **Completeness**: what share of the
+# input of nodes, weighted by their influence, comes from features and tokens rather than errors.
+#
+# **Predict:** what happens to both when only the strongest nodes are kept?
+
+# %%
+print("whole: ", graph.scores())
+print("pruned:", graph.prune(node_threshold=0.8, edge_threshold=0.98).scores())
+print("sparse:", graph.prune(node_threshold=0.4, edge_threshold=0.9).scores())
+
+# %% [markdown]
+# **Look:** by how much does each fall? Whoever shows a small, legible graph owes these two numbers with it.
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ## Supernodes
+#
+# Several features can stand for nearly the same thing. Together they are a **supernode**. First by hand: take
+# the strongest features at the city.
+#
+# **Predict:** the graph has a path by way of Texas. Will the strongest features at *Dallas* all stand for
+# Texas?
+
+# %%
+city = graph.tokens.index("Dallas")
+at_city = features[features.ctx_idx == city].sort_values("influence").head(6)
+at_city[["node_id", "activation", "influence", "label"]]
+
+# %%
+mine = at_city.node_id.tolist()
+graph.group("by hand", mine)
+
+# %% [markdown]
+# **Look:** what goes into your group, what comes out of it, and did the path to the answer keep its strength?
+#
+# Now the groups that were suggested. There, a feature belongs to a state when it is selective for it in
+# questions about *at least two attributes*, and to *say Austin* when it answers to that answer and to no state.
+
+# %% slideshow={"slide_type": "slide"}
+suggested = graph.supernodes.get("Texas @Dallas", [])
+print("both:", sorted(set(mine) & set(suggested)))
+print("only by hand:", sorted(set(mine) - set(suggested)))
+print("only suggested:", sorted(set(suggested) - set(mine)))
+
+# %% [markdown]
+# **Look:** where do the two differ, and what are the labels of those that only you took? Strong is not the same
+# as *about the state*: a feature may be there for the city alone. The rule of the suggested groups was fixed on
+# other prompts, before this one was looked at.
+
+# %%
+print(graph.words())
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ## The swap, in three forms
+#
+# The graph says that Texas is a step on the way. If so, exchanging it for another state should exchange the
+# answer, with the prompt left as it is. The old state's features are set to zero; the new state's get the value
+# that they have in its own prompt.
+#
+# - `city`: at the city's token only. Nothing is touched where the answer is said. The strictest form.
+# - `state`: features of the state at any token.
+# - `all`: also the features that *say the answer*. That copies part of the answer in, and so shows least.
+#
+# **Predict:** which form flips the answer most surely? Which would convince you most?
+
+# %% slideshow={"slide_type": "slide"}
+for form in ("city", "state", "all"):
+    swapped = mi.swap(model, prompt, "Texas", "California", at=form)
+    print(form, "| expected:", swapped.expected, "| now:", swapped.after[0])
+
+# %% [markdown]
+# **Look:** which forms reach the expected answer, and how sure is the model then? If a weak form works and the
+# strict one does not, the step has been *copied around*, not *found*.
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ## The controls
+#
+# A changed answer may come from the push and not from what was pushed. Each control is the same operation with
+# one thing different. **Predict** for each of them what a false claim would look like.
+
+# %% slideshow={"slide_type": "slide"}
+result = mi.swap(model, prompt, "Texas", "California", at="city")
+result
+
+# %% [markdown]
+# **Look** at the rows one after the other.
+
+# %%
+result.controls["nothing"]
+
+# %% [markdown]
+# The prompt through the same machinery, with nothing to change. Anything but a tiny number would mean that the
+# *tool* moves the answer.
+
+# %%
+result.controls["random"]
+
+# %% [markdown]
+# Random sets of features that have nothing to do with the state, the same in number, layer, position and size
+# of push. If they flip the answer too, *any* push does. This is the control that most published demonstrations
+# leave out.
+
+# %%
+result.controls["same_state"], result.controls["third_state"]
+
+# %% [markdown]
+# Values from another city of Texas must *leave* the answer; values from a third state must give *that* state's
+# capital. The first rules out that a foreign value as such breaks something, the second that California is a
+# special case.
+
+# %%
+result.controls["ceiling"], result.controls["transfer"]
+
+# %% [markdown]
+# The ceiling replaces everything at that place: no choice of features there can do better. Transfer asks about
+# another attribute with features found on capitals: if it fails, they stood for a *capital* and not for a
+# *state*.
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ## The dose
+#
+# **Predict:** as the new state's features are turned up, does the answer slide or jump?
+
+# %%
+import pandas as pd
+
+pd.DataFrame(result.dose)
+
+# %% [markdown]
+# **Look:** where is the natural strength on this scale? An effect that only appears at many times that strength
+# is an effect on a model that no prompt would produce.
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ## Is it only states?
+#
+# The same question about a country has the same form, but other features.
+
+# %%
+abroad = "Fact: the capital of the country containing Lyon is"
+mi.swap(model, abroad, "France", "Egypt")
+
+# %% [markdown]
+# **Look:** compare the rows with those for Texas. One pair of places is an anecdote. The model card has the
+# rates over all pairs, with each control's own.
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ## What could mislead you
+#
+# **A finding that was built in.** In `atlas` the early layers see only their own token. Whatever arises early
+# about the state has to arise at the city: *imposed*, not found. `atlas-global` has no such window.
+# **Predict:** where will its Texas features be?
+
+# %%
+open_model = mi.load("atlas-global")
+mi.trace(open_model, prompt)
+
+# %%
+mi.swap(open_model, prompt, "Texas", "California", at="city")
+
+# %% [markdown]
+# **Look:** does the strict form still work? What it does in `atlas` is a fact about a model that we built so.
+#
+# **Errors.** Error nodes take part in the answer, and the swap leaves them as they were for Dallas. They can
+# hold it back, and they can hide a path. How much do they send into this graph?
+
+# %%
+errors = graph.nodes.node_id[graph.nodes.feature_type == "mlp reconstruction error"]
+from_errors = graph.links.source.isin(errors)
+graph.links.weight.abs().groupby(from_errors).sum()
+
+# %% [markdown]
+# **Frozen attention.** The graph takes the attention patterns as given: it says what was moved, not why the
+# model looked there. A step that consists in *looking elsewhere* does not show in it.
+#
+# **The form that copies.** `all` brings the features along that say the new answer. Its success is compatible
+# with a model that has no step in between.
+#
+# **Likeness.** That Dallas was left out of the two-step questions does not prove two steps. A model that merely
+# treats Dallas like Houston, whose questions it has read, gives the same answer. Ask the world about the two:
+
+# %%
+for place in ("Dallas", "Houston"):
+    print(place, model.world.held_out(f"Fact: the capital of the state containing {place} is"))
+
+# %% [markdown]
+# What the swap adds is that something at the city stands for the *state*, over several attributes and with
+# controls. It does not show that this is the only way in which the model answers.
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ## Your turn
+
+# %%
+from mi_workshop.teach import check, hint, solution
+
+# %% [markdown] tags=["exercise"]
+# another state
+
+# %%
+new_state = ...
+# solution
+new_state = model.world.home["Denver"].name
+mi.swap(model, prompt, "Texas", new_state)
+
+# %%
+check("another state", new_state)
+
+# %% [markdown] tags=["exercise"]
+# move the state, not the answer
+
+# %%
+abbreviation = "Fact: the abbreviation of the state containing Dallas is"
+prediction = ...
+# solution
+prediction = model.world.swap(abbreviation, "Texas", "California")[1]
+mi.swap(model, abbreviation, "Texas", "California")
+
+# %%
+check("move the state, not the answer", prediction)
+
+# %% [markdown] tags=["exercise"]
+# the form that copies
+
+# %%
+form = ...
+# solution
+form = "all"
+
+# %%
+check("the form that copies", form)
+
+# %% [markdown] tags=["exercise"]
+# where nothing imposes it
+
+# %%
+word = ...
+# solution
+groups = mi.trace(open_model, prompt).supernodes
+texas = {label: len(ids) for label, ids in groups.items() if label.startswith("Texas @")}
+word = max(texas, key=texas.get).removeprefix("Texas @")
+
+# %%
+check("where nothing imposes it", word)
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ## Key points
+#
+# - Nodes are tokens, features, errors and answers; a link is a direct effect with attention held fixed.
+# - A legible graph leaves much out: give replacement and completeness with it.
+# - A supernode is a claim about meaning. Say by which rule its members were chosen, and on which prompts.
+# - A swap is evidence only beside the controls that could have spoilt it.
+# - What the architecture imposes is not a finding.
+#
+# ## To discuss
+#
+# - Which control could a determined friend of the claim still explain away? Which one would you add?
+# - Suppose that `city` failed and `all` worked. What would you write in the abstract?
+# - The published graph of a large model has no answer key. Which of the steps of this notebook can still be
+#   taken there?
+#
+# ## Where to read more
+#
+# - Lindsey and others: [*On the Biology of a Large Language Model*][biology], 2025: Dallas, Texas and Austin in
+#   a large model
+# - Ameisen and others: [*Circuit Tracing*][methods], 2025: how such graphs are computed, and what the two
+#   scores mean
+# - Dunefsky, Chlenski, Nanda: [*Transcoders Find Interpretable LLM Feature Circuits*][transcoders], 2024
+#
+# **Back to:** [Start here](00_start_here.ipynb)
+#
+# [biology]: https://transformer-circuits.pub/2025/attribution-graphs/biology.html
+# [methods]: https://transformer-circuits.pub/2025/attribution-graphs/methods.html
+# [transcoders]: https://arxiv.org/abs/2406.11944

@@ -1,0 +1,38 @@
+"""Models are loaded once per test run."""
+
+from pathlib import Path
+
+import pytest
+
+import mi_workshop as mi
+
+PROMPT = "Fact: the capital of the state containing Dallas is"
+REAL = Path(__file__).parents[2] / "shared" / "real_data"
+
+
+@pytest.fixture(scope="session")
+def atlas():
+    return mi.load("atlas")
+
+
+@pytest.fixture(scope="session")
+def atlas_clt():
+    return mi.load("atlas", transcoders="clt")
+
+
+@pytest.fixture(scope="session")
+def graph(atlas):
+    return mi.trace(atlas, PROMPT)
+
+
+@pytest.fixture
+def real_file():
+    """A file made by other people's tools; it may not be shipped, so a public clone lacks it."""
+
+    def find(name):
+        path = REAL / name
+        if not path.exists():
+            pytest.skip(f"{path} is not there (no licence to ship it could be established)")
+        return path
+
+    return find

@@ -1,0 +1,112 @@
+"""The exercise kit: it answers every answer, and its own solutions are right."""
+
+import pytest
+
+from mi_workshop.teach import check, find, hint, solution
+from mi_workshop.teach.exercises import EXERCISES, Exercise, Feedback
+from mi_workshop.worlds.atlas import Atlas
+
+WORLD = Atlas()
+
+
+@pytest.fixture
+def toy(monkeypatch):
+    """An exercise that is there for one test only."""
+    exercise = Exercise(
+        name="toy",
+        minutes=1,
+        difficulty="easy",
+        statement="Put two into `x`.",
+        expect="a blue bar.",
+        hints=("It is even.", "It is prime."),
+        right=lambda value: value == 2,
+        wrong=((lambda value: value % 2 == 1, "That is odd."),),
+        why="Two is the even prime.",
+        solution="x = 2",
+    )
+    monkeypatch.setitem(EXERCISES, "toy", exercise)
+    return exercise
+
+
+@pytest.mark.parametrize("value", [None, ..., "", "  ", [], [1, ...], {"a": ...}])
+def test_unanswered_says_so(toy, value):
+    assert "Not answered yet" in repr(check("toy", value))
+
+
+def test_no_value_is_unanswered(toy):
+    assert repr(check("toy")).startswith("Not answered yet")
+
+
+def test_right_wrong_and_unknown_answers(toy):
+    assert repr(check("toy", 2)) == "Right: Two is the even prime."
+    assert repr(check("toy", 3)) == "Not yet: That is odd."
+    assert "hint" in repr(check("toy", 4))
+
+
+@pytest.mark.parametrize("value", ["text", object(), {1}, b"\xff", float("nan"), "<script>alert(1)</script>", 10**30])
+@pytest.mark.parametrize("name", [n for n in EXERCISES if n != "where nothing imposes it"])
+def test_no_value_raises(name, value):
+    assert repr(check(name, value)).startswith("Not yet")
+
+
+def test_hints_are_graded_and_start_again(toy):
+    first, second, third = hint("toy"), hint("toy"), hint("toy")
+    assert (first.sentence, third.word) == ("It is even.", "Hint 1 of 2")
+    assert 'solution("toy")' in second.sentence
+    assert "x = 2" in repr(solution("toy"))
+
+
+def test_an_unknown_name_gets_the_nearest():
+    with pytest.raises(ValueError, match="the missing step"):
+        check("the mising step", 1)
+    with pytest.raises(ValueError, match="the missing step"):
+        hint("zzz")
+
+
+def test_markup_is_escaped():
+    assert "<script>" not in check("which control", "<script>alert(1)</script>")._repr_html_()
+    assert "&lt;b&gt;" in Feedback("<b>", "x")._repr_html_()
+
+
+def test_every_exercise_is_complete():
+    for name, exercise in EXERCISES.items():
+        assert len(exercise.hints) >= 2 and exercise.wrong and 0 < exercise.minutes <= 15, name
+        assert exercise.name in exercise.markdown() and exercise.difficulty in exercise.markdown()
+
+
+def run_solution(name, **names):
+    """The value that the solution of an exercise leaves in its variable."""
+    exec(find(name).solution, names)  # the project's own text
+    variable = find(name).solution.splitlines()[-1].split(" = ")[0]
+    return names[variable]
+
+
+class Model:
+    world = WORLD
+
+
+@pytest.mark.parametrize("name", [n for n in EXERCISES if n != "where nothing imposes it"])
+def test_the_solution_is_right(name):
+    value = run_solution(name, model=Model, abbreviation="Fact: the abbreviation of the state containing Dallas is")
+    assert repr(check(name, value)).startswith("Right")
+
+
+def test_diagnoses():
+    diagnosed = {
+        ("the missing step", "Tallahassee"): "end of the second step",
+        ("the missing step", "Miami"): "where the first step starts",
+        ("the missing step", "Ohio"): "another place",
+        ("the missing step", "florida"): "capital letter",
+        ("a question of your own", "Fact: the capital of the state containing Dallas is"): "by way of a state",
+        ("a question of your own", "Fact: the capital of France is"): "one step",
+        ("a question of your own", "Greeting in French:"): "not of the form",
+        ("a question of your own", "What is the capital of France?"): "cannot read",
+        ("another state", "Denver"): "the answer you want",
+        ("another state", "Boulder"): "a city",
+        ("another state", "Ohio"): "another capital",
+        ("move the state, not the answer", "Sacramento"): "about capitals",
+        ("move the state, not the answer", "TX"): "before the swap",
+        ("the form that copies", "city"): "city token",
+    }
+    for (name, value), part in diagnosed.items():
+        assert part in repr(check(name, value)), (name, value)
