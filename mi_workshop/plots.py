@@ -22,6 +22,7 @@ from mi_workshop.circuits.graph import ERROR, FEATURE, LOGIT, TOKEN
 from mi_workshop.files import write, write_text
 
 if TYPE_CHECKING:
+    from mi_workshop.circuits.ablate import AblationResult
     from mi_workshop.circuits.graph import AttributionGraph
     from mi_workshop.circuits.swap import SwapResult
 
@@ -60,7 +61,8 @@ def draw_graph(graph: AttributionGraph, max_links: int = 300) -> Figure:
             zorder=1,
             ls="-" if link.weight > 0 else ":",
         )
-    grouped = {i for ids in graph.supernodes.values() for i in ids}
+    boxes = drawn_supernodes(graph)
+    grouped = {i for label in boxes for i in graph.supernodes[label]}
     for kind, colour in ((FEATURE, BLUE), (ERROR, GREY)):
         free = [place[i] for i in nodes.node_id[nodes.feature_type == kind] if i not in grouped]
         if free:
@@ -96,8 +98,13 @@ def draw_graph(graph: AttributionGraph, max_links: int = 300) -> Figure:
     s = graph.scores()
     hidden = f"  ·  hidden by pruning: {graph.hidden[0]} nodes, {graph.hidden[1]} links" if any(graph.hidden) else ""
     shown = f"  ·  the {max_links} strongest of {len(graph.links)} links drawn" if len(graph.links) > max_links else ""
+    weaker = (
+        f"  ·  {len(graph.supernodes) - len(boxes)} weaker supernodes as dots"
+        if len(graph.supernodes) > len(boxes)
+        else ""
+    )
     ax.set_title(
-        f"{len(nodes)} nodes  ·  replacement {s.replacement:.2f}  ·  completeness {s.completeness:.2f}{hidden}{shown}",
+        f"{len(nodes)} nodes  ·  replacement {s.replacement:.2f}  ·  completeness {s.completeness:.2f}{hidden}{shown}{weaker}",
         fontsize=11, color="#444444", loc="left",
     )  # fmt: skip
     return figure
@@ -127,6 +134,14 @@ def _positions(graph: AttributionGraph) -> dict[str, tuple[float, float]]:
     return out
 
 
+def drawn_supernodes(graph: AttributionGraph, count: int = 10) -> list[str]:
+    """The supernodes of the strongest chain and those with the most influential members, ``count`` in all."""
+    influence = graph.nodes.set_index("node_id").influence
+    chain = [name for step in graph.path() for name in (step[0], step[2]) if name in graph.supernodes]
+    ranked = sorted(graph.supernodes, key=lambda label: influence[graph.supernodes[label]].min())
+    return list(dict.fromkeys([*chain, *ranked]))[: max(count, len(set(chain)))]
+
+
 def _draw_boxes(
     ax: Any, graph: AttributionGraph, place: dict[str, tuple[float, float]]
 ) -> dict[str, tuple[float, float]]:
@@ -138,7 +153,8 @@ def _draw_boxes(
         name = f"token {node.label!r} [{node.ctx_idx}]" if node.feature_type == TOKEN else f"answer {node.label!r}"
         centres[name] = place[node_id]
     taken: list[tuple[float, float]] = []
-    for label, ids in graph.supernodes.items():
+    for label in drawn_supernodes(graph):
+        ids = graph.supernodes[label]
         points = np.array([place[i] for i in ids])
         x, y = points[:, 0].mean(), points[:, 1].mean()
         while any(abs(x - a) < 0.9 and abs(y - b) < 0.26 for a, b in taken):
@@ -155,8 +171,9 @@ def _draw_boxes(
 
 def _draw_arrows(ax: Any, graph: AttributionGraph, centres: dict[str, tuple[float, float]], count: int = 14) -> None:
     flow = graph.flow()
-    flow = flow[(flow.share.abs() >= 0.02)].head(count)
     chain = {(s, t) for s, _, t in graph.path()}
+    flow = flow[(flow.share.abs() >= 0.02) & flow.source.isin(centres) & flow.target.isin(centres)]
+    flow = flow[~flow.source.str.startswith("token ") | flow.target.isin(t for s, t in chain)].head(count)
     for row in flow.itertuples():
         main = (row.source, row.target) in chain
         (x0, y0), (x1, y1) = centres[row.source], centres[row.target]
@@ -167,30 +184,50 @@ def _draw_arrows(ax: Any, graph: AttributionGraph, centres: dict[str, tuple[floa
         )  # fmt: skip
 
 
+def _before_after(ax: Any, before: list[dict[str, Any]], after: list[dict[str, Any]], first: list[str]) -> None:
+    old, new = ({t["token"]: t["prob"] for t in side} for side in (before, after))
+    words = list(dict.fromkeys([*first, *new, *old]))[:5][::-1]
+    y = np.arange(len(words))
+    ax.barh(y + 0.2, [old.get(w, 0) for w in words], 0.38, color="white", edgecolor=INK, hatch="///", label="before")
+    ax.barh(y - 0.2, [new.get(w, 0) for w in words], 0.38, color=BLUE, edgecolor=INK, label="after")
+    ax.set_yticks(y, words, fontsize=13, parse_math=False)
+    ax.set_xlim(0, 1)
+    ax.legend(fontsize=12, frameon=False)
+    ax.set_xlabel("probability", fontsize=12)
+    ax.spines[["top", "right"]].set_visible(False)
+
+
+def draw_ablation(result: AblationResult) -> Figure:
+    """Left: answers before and after; right: what random sets of equal size leave of the answer."""
+    figure = Figure(figsize=(11, 4), layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    bars, spread = figure.subplots(1, 2)
+    answer = result.before[0]["token"]
+    _before_after(bars, result.before, result.after, [answer])
+    bars.set_title(f"{len(result.node_ids)} features set to zero", fontsize=14)
+    spread.hist(result.random_probs, bins=np.linspace(0, 1, 26), color="#BBBBBB", edgecolor=INK, label="random sets")
+    spread.axvline(result.prob, color=ORANGE, lw=3, label="these features")
+    spread.set_xlim(0, 1)
+    spread.set_xlabel(f"probability of {answer}", fontsize=12, parse_math=False)
+    spread.set_title(f"{len(result.random_probs)} random sets of equal size", fontsize=14)
+    spread.legend(fontsize=12, frameon=False)
+    spread.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
 def draw_swap(result: SwapResult) -> Figure:
     """Left: answers before and after; middle: each control; right: the dose curve."""
     figure = Figure(figsize=(13, 4.6), layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     bars, table, curve = figure.subplots(1, 3, width_ratios=[1.1, 1.35, 1])
-    before = {t["token"]: t["prob"] for t in result.before}
-    after = {t["token"]: t["prob"] for t in result.after}
-    words = list(dict.fromkeys([result.before[0]["token"], result.expected, *after, *before]))[:5][::-1]
-    y = np.arange(len(words))
-    bars.barh(
-        y + 0.2, [before.get(w, 0) for w in words], 0.38, color="white", edgecolor=INK, hatch="///", label="before"
-    )
-    bars.barh(y - 0.2, [after.get(w, 0) for w in words], 0.38, color=BLUE, edgecolor=INK, label="after")
-    bars.set_yticks(y, words, fontsize=13, parse_math=False)
-    bars.set_xlim(0, 1)
-    bars.legend(fontsize=12, frameon=False)
+    _before_after(bars, result.before, result.after, [result.before[0]["token"], result.expected])
     bars.set_title(f"{result.old} → {result.new} ({result.at})", fontsize=14, parse_math=False)
-    bars.set_xlabel("probability", fontsize=12)
     c = result.controls
     rows = [
         ("the swap", result.after[0]["token"], result.after[0]["prob"], BLUE),
         ("nothing changed", result.before[0]["token"], result.before[0]["prob"], GREY),
         (
-            f"{c['random']['n']} random sets\n({c['random']['flip_rate']:.0%} flip)",
+            f"{c['random']['n']} random sets\n({c['random']['expected_rate']:.0%} say {result.expected})",
             result.before[0]["token"],
             c["random"]["mean_prob_kept"],
             GREY,

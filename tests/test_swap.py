@@ -5,6 +5,7 @@ import torch
 from conftest import PROMPT
 
 import mi_workshop as mi
+from mi_workshop.circuits.graph import GraphError
 from mi_workshop.circuits.intervene import feature_activations, intervene
 from mi_workshop.circuits.swap import FORMS, NOTHING, decoded, feature_sets, make_edit, mention, random_edits
 from mi_workshop.worlds import WorldError
@@ -126,3 +127,20 @@ def test_display_survives_strange_text(atlas):
     result.old = "<b>$x$</b>"
     shown, _ = result._repr_mimebundle_()
     assert "<b>" not in shown["text/html"] and "data:image/png" in shown["text/html"]
+
+
+def test_ablation_has_its_controls_and_can_say_nothing(atlas, graph):
+    texas = next(ids for label, ids in graph.supernodes.items() if label.startswith("Texas @"))
+    result = mi.ablate(atlas, PROMPT, texas, n_random=20)
+    assert result.nothing <= NOTHING and len(result.random_probs) == 20
+    assert "random sets" in result.words() and result._repr_mimebundle_()[0]["image/png"]
+    values = [(a, p, f, 0.0) for a, f, p in (map(int, i.split("_")) for i in texas)]
+    theirs, _ = atlas.replacement.feature_intervention(atlas.tokens(PROMPT), values)
+    p = theirs[0, -1].softmax(-1)
+    assert result.after[0]["prob"] == pytest.approx(float(p.max()), abs=1e-4)
+
+
+@pytest.mark.parametrize("node", ["9_9_9", "0_-1_3", "Dallas", "E_5_9", "0_0_0"])
+def test_ablating_what_is_no_active_feature_is_refused(atlas, node):
+    with pytest.raises(GraphError, match="no active feature"):
+        mi.ablate(atlas, PROMPT, [node])

@@ -2,8 +2,8 @@
 
 A feature is said to stand for a *place* (Texas) if, for at least two attributes, a share of at least ``SHARE`` of its
 activation over the two-hop questions about that attribute falls on the questions about the place, spread over at least
-``CITIES`` of its cities; to *say* an answer (Austin) if it is no place feature and a share of at least ``SAY`` of its
-activation at the last token falls on the questions with that answer; otherwise it is named after the token or the
+``CITIES`` of its cities; to *say* an answer (Austin) if it is no place feature, at least ``SAY`` of its activation in questions falls on the last token,
+and at least ``SAY`` of that on the questions with that answer; otherwise it is named after the token or the
 attribute that takes the largest share. The three thresholds were chosen on validation prompts (see the model card).
 Only sentences of the training text are read: held-out questions have no say in which features are chosen.
 """
@@ -40,7 +40,8 @@ def by_length(model: Model, sentences: list[Sentence]) -> list[tuple[list[Senten
 def describe(model: Model) -> list[dict[str, Any]]:
     """One record per feature, from every sentence of the training text.
 
-    ``selectivity``: {place: {attribute: [share, cities]}} where a share is at least .1; ``say``: [answer, share];
+    ``selectivity``: {place: {attribute: [share, cities]}} where a share is at least .1; ``say``: [answer, share] and
+    ``at_end``: the share of its activation in questions that falls on the last token;
     ``attribute``: [attribute, share]; ``tokens``: the tokens it fires on, [token, share of its activation];
     ``promotes`` and ``suppresses``: the tokens its decoder raises and lowers most; ``density``: share of positions where it is active.
     """
@@ -66,6 +67,7 @@ def describe(model: Model) -> list[dict[str, Any]]:
     total, last = torch.cat(sums), torch.cat(lasts)  # [question, layer, feature]
     selectivity = _selectivity(world, questions, total)
     say = _shares([s.answer for s in questions], last)
+    at_end = last.sum(0) / total.sum(0).clamp(min=1e-8)
     attribute = _shares([s.slots["attribute"] for s in questions], total)
     token = by_token / by_token.sum(0).clamp(min=1e-8)
     logits = _logit_effects(model)
@@ -81,6 +83,7 @@ def describe(model: Model) -> list[dict[str, Any]]:
                     "density": float(active[layer, f] / positions),
                     "selectivity": selectivity.get((layer, f), {}),
                     "say": _best(say, layer, f),
+                    "at_end": round(float(at_end[layer, f]), 3),
                     "attribute": _best(attribute, layer, f),
                     "tokens": [
                         [vocabulary[i], round(v, 3)]
@@ -150,7 +153,7 @@ def place_of(
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """The records of ``describe``, with ``place``, ``say_answer`` and ``label`` added, indexed by (layer, feature)."""
+    """The records of ``describe``, with ``place``, ``say_answer`` (empty if none) and ``label`` added, indexed by (layer, feature)."""
     if not path.exists():
         raise ModelError(f"The feature file {path} is missing: install mi-workshop again.")
     return table(json.loads(path.read_text(encoding="utf-8")))
@@ -158,9 +161,9 @@ def read_table(path: Path) -> pd.DataFrame:
 
 def table(records: list[dict[str, Any]]) -> pd.DataFrame:
     frame = pd.DataFrame(records).set_index(["layer", "feature"])
-    frame["place"] = [place_of(s) for s in frame.selectivity]
+    frame["place"] = [place_of(s) or "" for s in frame.selectivity]
     frame["say_answer"] = [
-        None if place or share < SAY else answer for place, (answer, share) in zip(frame.place, frame.say, strict=True)
+        "" if place or share < SAY else answer for place, (answer, share) in zip(frame.place, frame.say, strict=True)
     ]
     frame["label"] = [_label(row) for row in frame.itertuples()]
     return frame
@@ -176,7 +179,7 @@ def _label(row: Any) -> str:
     if row.tokens[0][1] >= 0.5:
         return f"{row.tokens[0][0]!r}"
     if row.attribute[1] >= 0.8:
-        return f"{row.attribute[0]} of ..."
+        return f"{row.attribute[0]!r}"
     return "fires on " + ", ".join(t for t, _ in row.tokens[:3])
 
 

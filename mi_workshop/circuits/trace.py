@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+import warnings
 
 from mi_workshop.circuits.graph import FEATURE, AttributionGraph, from_circuit_tracer
 from mi_workshop.models import Model
+from mi_workshop.worlds.atlas import ATTRIBUTES
 
 
 def trace(
@@ -35,14 +37,15 @@ def trace(
 
 
 def suggest(model: Model, graph: AttributionGraph) -> dict[str, list[str]]:
-    """Supernodes from the labels: features of one place, of one answer or of one attribute, at one token.
+    """Supernodes from the labels: features of one place, of one answer, or of the question (its attribute and kind), at one token.
 
     The label is ``"Texas @Dallas"``: what the features stand for, and the token at which they are active.
     """
     out: dict[str, list[str]] = {}
     table = model.features
+    asked = {f"{w!r}" for kind, attributes in ATTRIBUTES.items() for w in (kind, *attributes)}
     for node in graph.nodes[graph.nodes.feature_type == FEATURE].itertuples():
         row = table.loc[(node.layer, node.feature)]
-        if row.place or row.say_answer or row.label.endswith(" of ...") or row.label.startswith("'"):
+        if row.place or row.say_answer or row.label in asked:
             out.setdefault(f"{row.label} @{graph.tokens[node.ctx_idx]}", []).append(node.node_id)
     return out

@@ -22,7 +22,7 @@ class ModelError(ValueError):
     """A model cannot be loaded; the message says what is wrong and what to do."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Model:
     """A language model with transcoders, ready to be traced.
 

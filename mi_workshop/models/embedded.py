@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from mi_workshop.files import write
 from mi_workshop.models import Model, ModelError
 from mi_workshop.worlds import Atlas
 
+# circuit-tracer's models tidy their hooks when they are deleted; while Python shuts down that only prints a traceback.
+atexit.register(delattr, TransformerLensReplacementModel, "__del__")
 HOOKS = {"feature_input_hook": "mlp.hook_in", "feature_output_hook": "mlp.hook_out"}
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ def held_out(model: Model, split: str) -> list[Sentence]:
 
 
 @torch.no_grad()
-def unexplained(model: Model, split: str) -> dict[str, list[dict[str, float]]]:
+def unexplained(model: Model, split: str) -> dict[str, list[dict[str, float | None]]]:
     """Per layer, at the city, the relation (attribute) and the answer (last) token of held-out questions: the share of MLP
     output variance that the transcoders leave unexplained (``fvu``), and how many distinct inputs there are."""
     m, sentences = model.replacement, held_out(model, split)
@@ -97,14 +98,15 @@ def unexplained(model: Model, split: str) -> dict[str, list[dict[str, float]]]:
         for name, pos in places.items():
             for i in layers:
                 seen[name][i].append((inputs[i][rows, pos], outputs[i][rows, pos], guess[i][rows, pos]))
-    out: dict[str, list[dict[str, float]]] = {}
+    out: dict[str, list[dict[str, float | None]]] = {}
     for name, per_layer in seen.items():
         out[name] = []
         for parts in per_layer:
             x, y, g = (torch.cat(t) for t in zip(*parts, strict=True))
             spread = (y - y.mean(0)).square().sum()
             distinct = len(torch.unique((x * 1e3).round(), dim=0))
-            out[name].append({"fvu": float((y - g).square().sum() / spread), "distinct_inputs": distinct})
+            fvu = float((y - g).square().sum() / spread) if distinct > 1 else None
+            out[name].append({"fvu": fvu, "distinct_inputs": distinct})
     return out
 
 
@@ -189,9 +191,7 @@ def swaps(model: Model, split: str, n_random: int = RANDOM_PER_PAIR, every: int 
         rows: list[dict[str, float]] = []
         for a, b in pairs:
             asked, donor = questions[a], questions[b]
-            third = questions[
-                next(i for i in range(len(questions)) if (i + a) % len(questions) not in (a, b)) + a - len(questions)
-            ]
+            third = next(q for i, q in enumerate(questions) if i not in (a, b))
             place = model.world.home[asked.slots["city"]]
             same = model.world.two_hop(place.cities[4])
             edits = [make_edit(model, asked, other, at) for other in (donor, same, third)]
@@ -212,6 +212,12 @@ def swaps(model: Model, split: str, n_random: int = RANDOM_PER_PAIR, every: int 
     return out
 
 
+@lru_cache(maxsize=256)
+@torch.no_grad()
+def _plain(model: Model, prompt: str) -> Tensor:
+    return model.replacement(model.tokens(prompt)[None])[0, -1]
+
+
 def _one_swap(
     model: Model, edits: list[Edit], expected: list[str], at: str, asked: Sentence, donor: Sentence, n_random: int, seed: int
 ) -> dict[str, float]:  # fmt: skip
@@ -224,8 +230,7 @@ def _one_swap(
     masks = torch.cat([torch.stack([*(e.mask for e in edits), edit.mask]), ~noise.isnan()])
     frozen = intervene(model, edit.tokens, values, masks)
     free = intervene(model, edit.tokens, edit.values[None], edit.mask[None], freeze_attention=False)
-    with torch.no_grad():
-        plain = model.replacement(edit.tokens[None])[0, -1]
+    plain = _plain(model, asked.prompt)
     want = [model.token_id(t) for t in expected]
     best = frozen.argmax(-1)
     return {
@@ -282,11 +287,18 @@ def write_card(recipe: Recipe, folder: Path, open_test: bool) -> None:
     """Measure and write ``figures.json`` and ``card.md``; the test figures, once opened, are kept."""
     place = folder / recipe.name
     stored = json.loads((place / "figures.json").read_text()) if (place / "figures.json").exists() else {}
-    for split in ["validation", *(["test"] if open_test else [])]:
-        stored[split] = {kind: figures(load(recipe.name, kind, folder), split) for kind in ("plt", "clt")}
+    for split, every in [("validation", 8), *([("test", 1)] if open_test else [])]:
+        stored[split] = {
+            kind: figures(load(recipe.name, kind, folder), split, every * step)
+            for kind, step in (("plt", 1), ("clt", 4))
+        }
     write_text(place / "figures.json", json.dumps(stored, indent=1))
     seeds = sorted(folder.parent.glob(f"seeds/{recipe.name}-*.json"))
     write_text(place / "card.md", card(recipe, stored, [json.loads(p.read_text()) for p in seeds]))
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
 
 
 def card(recipe: Recipe, stored: dict[str, Any], seeds: list[dict[str, Any]]) -> str:
@@ -303,9 +315,10 @@ def card(recipe: Recipe, stored: dict[str, Any], seeds: list[dict[str, Any]]) ->
         "",
         "What the design imposes: "
         + (
-            f"layers {', '.join(map(str, recipe.narrow_layers))} attend to their own token only, so that what they know of a city "
-            "stands at the city."
-            if recipe.narrow_layers
+            f"the attention of layers {', '.join(map(str, recipe.silent_layers))} writes nothing, so that these layers see only "
+            f"their own token, and every embedding has length {recipe.embedding_norm}, little beside what the MLPs write. That the "
+            "state is found at the city is therefore built in."
+            if recipe.silent_layers
             else "nothing about where a fact is looked up."
         ),
         "",
@@ -324,7 +337,7 @@ def card(recipe: Recipe, stored: dict[str, Any], seeds: list[dict[str, Any]]) ->
         "| token | layer | per-layer | cross-layer | distinct inputs |",
         "|---|---|---|---|---|",
         *(
-            f"| {token} | {layer} | {a['fvu']:.3f} | {b['fvu']:.3f} | {a['distinct_inputs']} |"
+            f"| {token} | {layer} | {_share(a['fvu'])} | {_share(b['fvu'])} | {a['distinct_inputs']} |"
             for token in plt["unexplained"]
             for layer, (a, b) in enumerate(zip(plt["unexplained"][token], clt["unexplained"][token], strict=True))
         ),
@@ -342,13 +355,14 @@ def card(recipe: Recipe, stored: dict[str, Any], seeds: list[dict[str, Any]]) ->
         "",
         "## Swaps over all ordered pairs of states",
         "",
-        "Held-out cities on both sides, capital question, attention frozen; *free*: not frozen. Random: matched sets of other features.",
+        "Held-out cities on both sides, capital question, attention frozen; *free*: not frozen. Random: matched sets of other "
+        f"features, {RANDOM_PER_PAIR} for each pair. Pairs: how many ordered pairs of states were run, evenly spread.",
         "",
-        "| transcoders | form | exact capital | free | same place keeps | third place's own | random flips | nothing (max logit) | pairs |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| transcoders | form | exact capital | free | same place keeps | third place's own | random: flips | random: expected | nothing (max logit) | pairs |",
+        "|---|---|---|---|---|---|---|---|---|---|",
         *(
             f"| {kind} | {at} | {r['exact']:.1%} | {r['exact_free']:.1%} | {r['same_place_kept']:.1%} | {r['third_place']:.1%} | "
-            f"{r['random_flips']:.1%} | {r['nothing']:.0e} | {r['pairs']} |"
+            f"{r['random_flips']:.1%} | {r['random_expected']:.1%} | {r['nothing']:.0e} | {r['pairs']} |"
             for kind, f in (("per-layer", plt), ("cross-layer", clt))
             for at, r in f["swaps"].items()
         ),

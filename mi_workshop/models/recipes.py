@@ -7,7 +7,9 @@ from typing import Any
 
 
 def _transcoders() -> dict[str, dict[str, Any]]:
-    return {"plt": {"width": 512, "k": 8, "steps": 1500}, "clt": {"width": 512, "k": 8, "steps": 1500}}
+    # few features per token where a name's meaning is written, so that one feature stands for one place; more above
+    options = {"width": 512, "k": (4, 4, 16, 16), "steps": 2000}
+    return {"plt": options, "clt": options}
 
 
 @dataclass(frozen=True)
@@ -21,12 +23,9 @@ class Recipe:
     d_model: int = 128
     n_heads: int = 4
     d_mlp: int = 256
-    narrow_layers: tuple[int, ...] = ()  # layers whose attention sees only its own token (window 1)
-    embedding_scale: float = 0.1  # embeddings start small: what the MLPs write about a name soon outweighs the name
-    steps: int = 2400
-    relearn: tuple[int, int] | None = (
-        None  # steps between which the narrow layers learn anew, from fixed random embeddings
-    )
+    silent_layers: tuple[int, ...] = ()  # layers whose attention writes nothing: they see only their own token
+    embedding_norm: float | None = None  # length of every token embedding, held after each step
+    steps: int = 2000
     batch: int = 128
     learning_rate: float = 3e-3
     weight_decay: float = 0.5
@@ -38,10 +37,10 @@ RECIPES = {
     for recipe in (
         Recipe(
             "atlas",
-            "The main model. Layers 0 and 1 see only their own token, and a name's embedding is a fixed random vector that says "
-            "nothing of what it means: what the model knows of a city, it looks up at the city.",
-            narrow_layers=(0, 1),
-            relearn=(600, 1400),
+            "The main model. Layers 0 and 1 see only their own token, and embeddings are too short for later layers to read: what "
+            "the model knows of a city, its first MLPs write at the city.",
+            silent_layers=(0, 1),
+            embedding_norm=0.1,
         ),
         Recipe("atlas-global", "Every layer sees all earlier tokens: where the state arises is not imposed."),
     )

@@ -35,13 +35,10 @@ CHECKPOINT = 250  # steps
 
 
 def make_config(recipe: Recipe, world: Atlas) -> HookedTransformerConfig:
-    narrow = recipe.narrow_layers
-    kinds = ["local" if i in narrow else "global" for i in range(recipe.n_layers)]
     return HookedTransformerConfig(
         model_name=recipe.name, n_layers=recipe.n_layers, d_model=recipe.d_model, n_ctx=world.max_tokens,
         n_heads=recipe.n_heads, d_head=recipe.d_model // recipe.n_heads, d_mlp=recipe.d_mlp, d_vocab=len(world.vocabulary),
         act_fn="relu", normalization_type="RMSPre", positional_embedding_type="rotary", rotary_dim=recipe.d_model // recipe.n_heads,
-        use_local_attn=bool(narrow), window_size=1 if narrow else None, attn_types=kinds if narrow else None,
         seed=recipe.seed, device="cpu",
     )  # fmt: skip
 
@@ -98,7 +95,7 @@ def train_model(recipe: Recipe, world: Atlas, checkpoints: Path) -> HookedTransf
     torch.manual_seed(recipe.seed)
     torch.set_flush_denormal(True)
     model = HookedTransformer(make_config(recipe, world))
-    model.embed.W_E.data *= recipe.embedding_scale
+    impose(model, recipe)
     trained = dict(model.named_parameters())
     optimizer = torch.optim.AdamW(
         trained.values(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, betas=(0.9, 0.98), fused=True
@@ -115,48 +112,29 @@ def train_model(recipe: Recipe, world: Atlas, checkpoints: Path) -> HookedTransf
         mininterval=5,
     )
     for step in progress:
-        if recipe.relearn:
-            relearn(model, optimizer, recipe, step)
+        decay = 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * step / recipe.steps))
         for group in optimizer.param_groups:
-            decay = 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * step / recipe.steps))
             group["lr"] = recipe.learning_rate * min(1, (step + 1) / 100) * decay
         loss = torch.stack([weight * language_loss(model, tokens) for weight, tokens in batches(step)]).sum()
         optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_([p for p in trained.values() if p.grad is not None], 1.0)
+        torch.nn.utils.clip_grad_norm_(trained.values(), 1.0)
         optimizer.step()
+        impose(model, recipe)
         if (step + 1) % CHECKPOINT == 0:
             _checkpoint(path, step + 1, trained, optimizer)
             progress.set_postfix(loss=f"{loss.item():.2f}")
     return model
 
 
-def relearn(model: HookedTransformer, optimizer: torch.optim.Optimizer, recipe: Recipe, step: int) -> None:
-    """Between two steps the narrow layers learn anew, under upper layers that stay as they are.
-
-    Left alone, the model writes each city's state straight into its embedding, where no MLP has to look it up and no
-    transcoder can see it. So, once two-hop questions are learned, embeddings become fixed random vectors and the narrow layers
-    start from scratch; afterwards everything but the embeddings trains on. This imposes where the first hop is taken.
-    """
-    assert recipe.relearn
-    first, last = recipe.relearn
-    narrow = [p for i in recipe.narrow_layers for p in model.blocks[i].parameters()]
-    if step == first:
-        generator = torch.Generator().manual_seed(recipe.seed)
-        fresh = HookedTransformer(model.cfg)
-        with torch.no_grad():
-            size = fresh.embed.W_E.std() * recipe.embedding_scale
-            model.embed.W_E.copy_(torch.randn(model.embed.W_E.shape, generator=generator) * size)
-            for i in recipe.narrow_layers:
-                model.blocks[i].load_state_dict(fresh.blocks[i].state_dict())
-        for p in narrow:
-            optimizer.state.pop(p, None)
-    for p in model.parameters():
-        p.requires_grad_(step < first or step >= last)
-        p.grad = None
-    for p in narrow:
-        p.requires_grad_(True)
-    model.embed.W_E.requires_grad_(step < first)
+@torch.no_grad()
+def impose(model: HookedTransformer, recipe: Recipe) -> None:
+    """Hold what the recipe imposes: silent attention layers write nothing, embeddings keep their length."""
+    for layer in recipe.silent_layers:
+        model.blocks[layer].attn.W_O.zero_()
+        model.blocks[layer].attn.b_O.zero_()
+    if recipe.embedding_norm:
+        model.embed.W_E.mul_(recipe.embedding_norm / model.embed.W_E.norm(dim=1, keepdim=True))
 
 
 def _checkpoint(path: Path, step: int, trained: dict[str, Tensor], optimizer: torch.optim.Optimizer) -> None:
@@ -189,11 +167,12 @@ def save_model(model: HookedTransformer, recipe: Recipe, world: Atlas, folder: P
     save_tensors(folder / "model.safetensors", {k: v for k, v in model.state_dict().items() if not k.endswith(skip)})
 
 
-def transcoder_text(world: Atlas, recipe: Recipe, n_batches: int = 60) -> Iterator[Tensor]:
-    """Training text for the transcoders: the model's own mix, other draws."""
+def transcoder_text(world: Atlas, recipe: Recipe, n_batches: int = 80) -> Iterator[Tensor]:
+    """Training text for the transcoders: the model's own, other draws; mostly facts, some repeats and passages."""
     batches = Batches(world, recipe)
     for step in range(n_batches):
-        yield from (tokens for _, tokens in batches(10**6 + step))
+        parts = [tokens for _, tokens in batches(10**6 + step)]
+        yield from parts if step % 5 == 0 else parts[:2]
 
 
 def main() -> None:

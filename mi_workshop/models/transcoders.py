@@ -1,6 +1,6 @@
 """Train transcoders: sparse, linear stand-ins for the MLPs (per layer, or cross-layer).
 
-Batch top-k training (Bussmann et al., "BatchTopK Sparse Autoencoders", 2024) of transcoders (Dunefsky et al., 2024) and
+Top-k training (Gao et al., "Scaling and Evaluating Sparse Autoencoders", 2024) of transcoders (Dunefsky et al., 2024) and
 cross-layer transcoders (Ameisen et al., 2025); a per-layer set is the cross-layer one in which a feature writes to its
 own layer only. Afterwards the selection becomes a fixed threshold per feature (JumpReLU), so that a feature's activation
 depends on nothing but its input.
@@ -8,7 +8,7 @@ depends on nothing but its input.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -59,51 +59,59 @@ class Transcoders(nn.Module):
             w.div_(size[:, None, None])
 
 
-def _batch_top_k(acts: Tensor, strength: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Keep the k * items strongest activations of each layer's batch; also the weakest strength kept."""
-    weighted = acts * strength[:, None]
-    floor = weighted.flatten(1).topk(k * acts.shape[1], dim=1).values[:, -1]
-    return acts * (weighted >= floor[:, None, None].clamp(min=1e-8)), floor
+def _top_k(acts: Tensor, strength: Tensor, k: Sequence[int]) -> Tensor:
+    """Keep each item's k strongest activations, k by layer, zero the rest [layer, item, feature]."""
+    weighted = acts * strength
+    floor = torch.stack([w.topk(n).values[:, -1:] for w, n in zip(weighted, k, strict=True)])
+    return acts * (weighted >= floor.clamp(min=1e-8))
 
 
 def train_transcoders(
     inputs: Float[Tensor, "layer item d_model"], outputs: Float[Tensor, "layer item d_model"], *,
-    width: int, k: int, cross: bool, steps: int, seed: int, batch: int = 1024, learning_rate: float = 1.5e-3,
+    width: int, k: Sequence[int], cross: bool, steps: int, seed: int, batch: int = 512, learning_rate: float = 1.5e-3,
 ) -> Transcoders:  # fmt: skip
-    """Fit transcoders to MLP inputs and outputs; the loss is the unexplained share of each layer's output variance."""
+    """Fit transcoders to MLP inputs and outputs; the loss is the unexplained share of each item's output.
+
+    Shares, so that a token about which an MLP says little is explained as well as one about which it says much.
+
+    ``k``: for each layer, how many features may be active at a token.
+    """
     torch.manual_seed(seed)
+    torch.set_flush_denormal(True)
     n_layers, n_items, d_model = inputs.shape
     model = Transcoders(n_layers, d_model, width, cross)
     model.b_dec.data.copy_(outputs.mean(1))
-    variance = outputs.var(1).sum(-1)  # [layer]
-    optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate, betas=(0.9, 0.99))
+    sizes = (outputs - model.b_dec[:, None].detach()).norm(dim=-1, keepdim=True)  # [layer, item, 1]
+    sizes = sizes.clamp(min=0.1 * float(sizes.mean()))
+    optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate, betas=(0.9, 0.99), fused=True)
     silent = torch.zeros(n_layers, width)  # steps since a feature last fired
-    floor = torch.zeros(n_layers)
+    weakest = torch.full(
+        (n_layers, width), torch.nan
+    )  # the weakest activation of a feature that was kept, a moving mean
     for step in tqdm(range(steps), desc="cross-layer transcoders" if cross else "per-layer transcoders", mininterval=5):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate * min(1, (step + 1) / 50, 5 * (1 - step / steps))
         item = torch.randint(n_items, (batch,))
-        x, y = inputs[:, item], outputs[:, item]
+        x, y, size = inputs[:, item], outputs[:, item], sizes[:, item]
         dense = model.encode(x)
-        acts, lowest = _batch_top_k(dense, model.norms(), k)
-        floor = 0.99 * floor + 0.01 * lowest.detach() if step else lowest.detach()
+        strength = model.norms()[:, None]
+        acts = _top_k(dense, strength, k)
         error = y - model.decode(acts)
-        loss = (error.square().sum(-1).mean(1) / variance).sum()
-        silent = torch.where(acts.detach().amax(1) > 0, torch.zeros_like(silent), silent + 1)
+        loss = (error / size).square().sum(-1).mean(1).sum()
+        fired = acts.detach() > 0
+        silent = torch.where(fired.any(1), torch.zeros_like(silent), silent + 1)
+        lowest = torch.where(fired, acts.detach(), torch.inf).amin(1)
+        moved = torch.where(weakest.isnan(), lowest, 0.98 * weakest + 0.02 * lowest)
+        weakest = torch.where(lowest.isinf(), weakest, moved)
         if step % 4 == 0 and (dead := silent > 200).any():  # silent features learn from what is left unexplained
-            revived, _ = _batch_top_k(dense * dead[:, None], model.norms(), 4)
-            loss = (
-                loss
-                + (
-                    (error.detach() - model.decode(revived) + model.b_dec[:, None]).square().sum(-1).mean(1) / variance
-                ).sum()
-                / 16
-            )
+            revived = _top_k(dense * dead[:, None], strength, [4] * n_layers)
+            missed = error.detach() - model.decode(revived) + model.b_dec[:, None]
+            loss = loss + (missed / size).square().sum(-1).mean(1).sum() / 16
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
     with torch.no_grad():
-        model.threshold.copy_(floor[:, None] / model.norms().clamp(min=1e-8))
+        model.threshold.copy_(0.8 * weakest.nan_to_num(torch.inf))  # a feature that never fired never will
     model.normalize()
     return model
 

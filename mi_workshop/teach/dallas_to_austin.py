@@ -106,7 +106,7 @@ add(
         difficulty="hard",
         statement=(
             "In `atlas` the early layers see only their own token, so a state that arises early has to arise at the "
-            "city. `atlas-global` has no such window. At which **word** of the Dallas prompt are most of its Texas "
+            "city. In `atlas-global` nothing of the kind is imposed. At which **word** of the Dallas prompt are most of its Texas "
             "features active? Put it into `word`."
         ),
         expect="the word above which most of the *Texas* groups stand in the figure of `atlas-global`.",

@@ -151,7 +151,7 @@ result
 # | control | what it does | it would spoil the claim if |
 # |---|---|---|
 # | nothing | same machinery, nothing to change | the answer moved: the tool would be at fault |
-# | random | other features, as many, as strongly, at the same place | it flipped the answer too: any push would do |
+# | random | other features, as many, as strongly, at the same place | it gave the expected answer too: any push would do |
 # | same state | features of another city in Texas | the answer changed: they would not stand for the state |
 # | third state | features of yet another state | the answer were not *its* capital |
 # | ceiling | everything at the place replaced | even this failed: the place would be wrong |

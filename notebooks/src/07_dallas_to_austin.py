@@ -17,10 +17,6 @@ import mi_workshop as mi
 # The live part of the talk is from *The graph* to *The controls*: ten to twelve minutes. Let the room predict
 # before each figure. If time is short leave out grouping by hand and the dose. Somebody will ask about Gemma:
 # same wording, same kind of graph, but there nobody has the answer key.
-#
-# TODO (lead): a section *Ablate* between *Supernodes* and *The swap*, as soon as there is a call that sets
-# chosen features to zero: Texas to zero (what is the answer when nothing takes its place?), then random
-# features of the same number.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## The question
@@ -147,6 +143,23 @@ print("only suggested:", sorted(set(suggested) - set(mine)))
 print(graph.words())
 
 # %% [markdown] slideshow={"slide_type": "slide"}
+# ## Ablate: take Texas away
+#
+# The graph was drawn while the model was left alone. The first test of a path is to cut it: set the Texas
+# features at the city to zero and let everything after them be computed again.
+#
+# **Predict:** what will the model say when nothing takes the place of Texas? And if as many other features, with
+# as large an effect on the same token, are set to zero instead?
+
+# %% slideshow={"slide_type": "slide"}
+mi.ablate(model, prompt, suggested)
+
+# %% [markdown]
+# **Look** at the right-hand picture: the line must stand apart from the bars, or the same harm would come from
+# harming anything. Cutting can show that these features are *needed*. It cannot show that they *mean* Texas: for
+# that, something else has to take their place.
+
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ## The swap, in three forms
 #
 # The graph says that Texas is a step on the way. If so, exchanging it for another state should exchange the
@@ -193,8 +206,10 @@ result.controls["random"]
 
 # %% [markdown]
 # Random sets of features that have nothing to do with the state, the same in number, layer, position and size
-# of push. If they flip the answer too, *any* push does. This is the control that most published demonstrations
-# leave out.
+# of push. Two rates, two questions. `flip_rate`: how often does a push of this size, here, break the answer at
+# all? If often, the place is sensitive, and a *changed* answer proves little. `expected_rate`: how often does it
+# give the *expected* one? Only that would make the swap worthless. This is the control that most published
+# demonstrations leave out.
 
 # %%
 result.controls["same_state"], result.controls["third_state"]
@@ -242,8 +257,9 @@ mi.swap(model, abroad, "France", "Egypt")
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## What could mislead you
 #
-# **A finding that was built in.** In `atlas` the early layers see only their own token. Whatever arises early
-# about the state has to arise at the city: *imposed*, not found. `atlas-global` has no such window.
+# **A finding that was built in.** In `atlas` the first two layers see only their own token, and a name's own vector
+# is kept too short for later layers to read, so that what a city means has to be written there. That the state
+# arises at the city is *imposed*, not found. `atlas-global` was trained as models usually are, with neither.
 # **Predict:** where will its Texas features be?
 
 # %%
@@ -255,6 +271,19 @@ mi.swap(open_model, prompt, "Texas", "California", at="city")
 
 # %% [markdown]
 # **Look:** does the strict form still work? What it does in `atlas` is a fact about a model that we built so.
+#
+# Where is the state in that model, if not in these features? Patch the *whole* residual stream after one layer from
+# another state's question, at the city or at the last token, and count the answers that follow:
+
+# %%
+from mi_workshop.models.evaluate import where_it_arises
+
+pd.DataFrame(where_it_arises(open_model, "validation")).rename_axis("after layer")
+
+# %% [markdown]
+# **Look:** up to which layer does the city's token carry it, and from which on the last one? Features are one way
+# of looking; a model can carry something where they do not look, in its embedding for instance, which no
+# transcoder replaces.
 #
 # **Errors.** Error nodes take part in the answer, and the swap leaves them as they were for Dallas. They can
 # hold it back, and they can hide a path. How much do they send into this graph?

@@ -1,0 +1,94 @@
+"""Set chosen nodes of a graph to zero, beside random nodes of the same number, place and size."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from mi_workshop.circuits.graph import GraphError
+from mi_workshop.circuits.intervene import feature_activations, intervene
+from mi_workshop.circuits.swap import NOTHING, Edit, best, listed, random_edits
+from mi_workshop.models import Model
+
+
+@dataclass
+class AblationResult:
+    """What zeroing nodes did. ``before`` and ``after`` list ``{token, prob}``; ``random_probs`` are the probabilities that
+    the first answer keeps under each random set (see ``swap.random_edits``); ``nothing`` is the largest change of a logit when
+    every chosen feature is set to the value that it has anyway."""
+
+    prompt: str
+    node_ids: list[str]
+    attention: str
+    before: list[dict[str, Any]]
+    after: list[dict[str, Any]]
+    random_probs: list[float]
+    random_flip_rate: float
+    nothing: float
+
+    @property
+    def prob(self) -> float:
+        """What is left of the first answer's probability."""
+        return next((t["prob"] for t in self.after if t["token"] == self.before[0]["token"]), 0.0)
+
+    def words(self) -> str:
+        answer, n = self.before[0]["token"], len(self.random_probs)
+        weaker = sum(p <= self.prob for p in self.random_probs)
+        said = (
+            f"Only {weaker} of {n} random sets hurt {answer} as much"
+            if weaker <= 0.05 * n
+            else f"{weaker} of {n} random sets hurt {answer} as much: this says nothing about these nodes"
+        )
+        return (
+            f"{len(self.node_ids)} features set to zero, attention {self.attention}.\n"
+            f"before: {listed(self.before)}\nafter:  {listed(self.after)}\n"
+            f"controls: nothing changed {self.nothing:.1e} in any logit{'' if self.nothing <= NOTHING else ' (too much)'}; "
+            f"{n} random sets of equal size leave {answer} at {sum(self.random_probs) / max(n, 1):.2f} on average and flip the answer in "
+            f"{self.random_flip_rate:.0%}.\n{said}."
+        )
+
+    __str__ = words
+
+    def figure(self) -> Any:
+        from mi_workshop.plots import draw_ablation
+
+        return draw_ablation(self)
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> tuple[dict[str, Any], dict[str, Any]]:
+        from mi_workshop.plots import mimebundle
+
+        return mimebundle(self.figure(), self.words())
+
+
+def ablate(
+    model: Model, prompt: str, node_ids: list[str], freeze_attention: bool = True, n_random: int = 100
+) -> AblationResult:
+    """Zero the feature nodes ``node_ids`` (``layer_feature_position``, as in ``graph.nodes``) while the model reads ``prompt``.
+
+    Raises GraphError for an id that is no feature node of this prompt; WorldError for a prompt the world does not know.
+    """
+    tokens = model.tokens(prompt)
+    now = feature_activations(model, tokens[None])[0]  # [layer, position, feature]
+    mask = torch.zeros_like(now, dtype=torch.bool)
+    for node_id in node_ids:
+        try:
+            layer, feature, position = map(int, node_id.split("_"))
+            active = bool(now[layer, position, feature] > 0)
+        except (ValueError, IndexError):
+            active = False
+        if not active:
+            raise GraphError(f"{node_id!r} is no active feature of this prompt; see graph.nodes.node_id (L_F_P).")
+        mask[layer, position, feature] = True
+    edit = Edit(tokens, torch.zeros_like(now), mask, now, now)
+    noise = random_edits(model, edit, mask.any(1), n_random)
+    values = torch.cat([torch.stack([edit.values, now]), noise.nan_to_num(0)])
+    logits = intervene(model, tokens, values, torch.cat([torch.stack([mask, mask]), ~noise.isnan()]), freeze_attention)
+    with torch.no_grad():
+        plain = model.replacement(tokens[None])[0, -1]
+    was, probs = int(plain.argmax()), logits.softmax(-1)
+    return AblationResult(
+        prompt, list(node_ids), "frozen" if freeze_attention else "free", best(model, plain), best(model, logits[0]),
+        probs[2:, was].tolist(), float((probs[2:].argmax(-1) != was).float().mean()), float((logits[1] - plain).abs().max()),
+    )  # fmt: skip
