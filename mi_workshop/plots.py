@@ -36,7 +36,7 @@ def new_figure(width: float, height: float) -> tuple[Figure, Any]:
     return figure, figure.add_subplot()
 
 
-def draw_graph(graph: AttributionGraph, max_links: int = 300) -> Figure:
+def draw_graph(graph: AttributionGraph, max_links: int = 150) -> Figure:
     """Tokens across, layers up, answers on top; supernodes as boxes, the strongest links between them as arrows.
 
     Single features are dots, error nodes diamonds; thin grey lines are the ``max_links`` strongest single links. What is
@@ -268,7 +268,7 @@ def draw_swap(result: SwapResult) -> Figure:
 
 
 # ------------------------------------------------------------------- showing
-def png(figure: Figure, dpi: int = 90) -> bytes:
+def png(figure: Figure, dpi: int = 80) -> bytes:
     """A small PNG: 32 colours are enough for a drawing, and stored notebooks stay light."""
     drawn, out = io.BytesIO(), io.BytesIO()
     figure.savefig(drawn, format="png", dpi=dpi)

@@ -22,13 +22,15 @@ def trace(
 
     start = time.perf_counter()
     tokens = model.tokens(prompt)
-    raw = attribute(
-        tokens,
-        model.replacement,
-        max_n_logits=max_n_logits,
-        desired_logit_prob=desired_logit_prob,
-        batch_size=batch_size,
-    )
+    with warnings.catch_warnings():  # torch's remark on how circuit-tracer hooks gradients is not for the reader
+        warnings.filterwarnings("ignore", message="Full backward hook is firing")
+        raw = attribute(
+            tokens,
+            model.replacement,
+            max_n_logits=max_n_logits,
+            desired_logit_prob=desired_logit_prob,
+            batch_size=batch_size,
+        )
     vocabulary = model.tokenizer.convert_ids_to_tokens(range(len(model.tokenizer)))
     graph = from_circuit_tracer(raw, prompt, vocabulary, model.features.label.to_dict(), model.tokenizer.bos_token)
     graph.supernodes = suggest(model, graph)

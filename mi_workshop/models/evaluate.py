@@ -111,9 +111,10 @@ def unexplained(model: Model, split: str) -> dict[str, list[dict[str, float | No
 
 
 def reconstruct(model: Model, inputs: list[Tensor]) -> list[Tensor]:
-    """What the transcoders say the MLP outputs are, from the MLP inputs [row, position, d_model] of each layer."""
+    """What the transcoders say the MLP outputs are, from the MLP inputs [row, position, d_model] of the first layers
+    (all of them, or as many as have run)."""
     t = model.replacement.transcoders
-    out = [torch.zeros_like(x) for x in inputs]
+    out = [torch.zeros_like(inputs[0]) for _ in range(t.n_layers)]
     for layer, x in enumerate(inputs):
         acts = t.encode_layer(x, layer)
         decoder = t._get_decoder_vectors(layer, torch.arange(t.d_transcoder))
@@ -287,7 +288,7 @@ def write_card(recipe: Recipe, folder: Path, open_test: bool) -> None:
     """Measure and write ``figures.json`` and ``card.md``; the test figures, once opened, are kept."""
     place = folder / recipe.name
     stored = json.loads((place / "figures.json").read_text()) if (place / "figures.json").exists() else {}
-    for split, every in [("validation", 8), *([("test", 1)] if open_test else [])]:
+    for split, every in [("validation", 16), *([("test", 1)] if open_test else [])]:
         stored[split] = {
             kind: figures(load(recipe.name, kind, folder), split, every * step)
             for kind, step in (("plt", 1), ("clt", 4))
@@ -353,7 +354,7 @@ def card(recipe: Recipe, stored: dict[str, Any], seeds: list[dict[str, Any]]) ->
         ),
         f"| mean-ablated | {plt['all_replaced']['mean-ablated']['accuracy']:.1%} | {plt['all_replaced']['mean-ablated']['kl']:.3f} |",
         "",
-        "## Swaps over all ordered pairs of states",
+        "## Swaps of one state for another",
         "",
         "Held-out cities on both sides, capital question, attention frozen; *free*: not frozen. Random: matched sets of other "
         f"features, {RANDOM_PER_PAIR} for each pair. Pairs: how many ordered pairs of states were run, evenly spread.",
