@@ -6,7 +6,6 @@ import pytest
 
 import mi_workshop as mi
 
-PROMPT = "Fact: the capital of the state containing Dallas is"
 REAL = Path(__file__).parents[2] / "shared" / "real_data"
 
 
@@ -22,7 +21,7 @@ def atlas_clt():
 
 @pytest.fixture(scope="session")
 def graph(atlas):
-    return mi.trace(atlas, PROMPT)
+    return mi.trace(atlas, "Fact: the capital of the state containing Dallas is")
 
 
 @pytest.fixture

@@ -4,9 +4,10 @@ import json
 
 import pytest
 from click.testing import CliRunner
-from conftest import PROMPT
 
 from mi_workshop.cli import main
+
+PROMPT = "Fact: the capital of the state containing Dallas is"
 
 
 def run(*arguments):

@@ -8,10 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import PROMPT
 
 import mi_workshop as mi
 from mi_workshop.circuits.graph import ERROR, FEATURE, LOGIT, TOKEN, AttributionGraph, GraphError
+
+PROMPT = "Fact: the capital of the state containing Dallas is"
 
 
 @pytest.fixture(scope="module")

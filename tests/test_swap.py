@@ -2,13 +2,14 @@
 
 import pytest
 import torch
-from conftest import PROMPT
 
 import mi_workshop as mi
 from mi_workshop.circuits.graph import GraphError
 from mi_workshop.circuits.intervene import feature_activations, intervene
 from mi_workshop.circuits.swap import FORMS, NOTHING, decoded, feature_sets, make_edit, mention, random_edits
 from mi_workshop.worlds import WorldError
+
+PROMPT = "Fact: the capital of the state containing Dallas is"
 
 
 def an_edit(model, at="state"):
