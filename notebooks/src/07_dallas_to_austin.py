@@ -102,7 +102,9 @@ print("pruned:", graph.prune(node_threshold=0.8, edge_threshold=0.98).scores())
 print("sparse:", graph.prune(node_threshold=0.4, edge_threshold=0.9).scores())
 
 # %% [markdown]
-# **Look:** by how much does each fall? Whoever shows a small, legible graph owes these two numbers with it.
+# **Look:** do they fall or rise? A score is computed over what is left in the graph. Pruning throws out weak nodes,
+# error nodes among them, so a sparse graph can score better than the whole one: what it does not show, it does
+# not count. Whoever shows a small, legible graph owes these two numbers *and* how much was hidden.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Supernodes
