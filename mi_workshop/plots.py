@@ -18,7 +18,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-from mi_workshop.circuits.graph import ERROR, FEATURE, LOGIT, TOKEN
+from mi_workshop.circuits.graph import ERROR, FEATURE, LOGIT, TOKEN, end_name
 from mi_workshop.files import write, write_text
 
 if TYPE_CHECKING:
@@ -30,10 +30,10 @@ BLUE, ORANGE, GREEN, GREY, INK = "#0072B2", "#D55E00", "#009E73", "#8A8A8A", "#1
 SHAPES = {FEATURE: "o", ERROR: "D", TOKEN: "s", LOGIT: "s"}
 
 
-def new_figure(width: float, height: float) -> tuple[Figure, Any]:
+def new_figure(width: float, height: float) -> Figure:
     figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
-    return figure, figure.add_subplot()
+    return figure
 
 
 def draw_graph(graph: AttributionGraph, max_links: int = 150) -> Figure:
@@ -45,7 +45,8 @@ def draw_graph(graph: AttributionGraph, max_links: int = 150) -> Figure:
     nodes = graph.nodes
     top_layer = int(nodes.layer.max())
     n_pos = len(graph.tokens)
-    figure, ax = new_figure(max(9.0, 1.25 * n_pos), 6.4)
+    figure = new_figure(max(9.0, 1.25 * n_pos), 6.4)
+    ax = figure.add_subplot()
     place = _positions(graph)
     strong = graph.links.reindex(graph.links.weight.abs().sort_values(ascending=False).index).head(max_links)
     scale = float(strong.weight.abs().max() or 1)
@@ -66,8 +67,10 @@ def draw_graph(graph: AttributionGraph, max_links: int = 150) -> Figure:
     for kind, colour in ((FEATURE, BLUE), (ERROR, GREY)):
         free = [place[i] for i in nodes.node_id[nodes.feature_type == kind] if i not in grouped]
         if free:
+            xs, ys = zip(*free, strict=True)
             ax.scatter(
-                *zip(*free, strict=True),
+                xs,
+                ys,
                 marker=SHAPES[kind],
                 s=26,
                 c="white" if kind == FEATURE else "#DDDDDD",
@@ -75,7 +78,7 @@ def draw_graph(graph: AttributionGraph, max_links: int = 150) -> Figure:
                 lw=1.1,
                 zorder=3,
             )
-    centres = _draw_boxes(ax, graph, place)
+    centres = _draw_boxes(ax, graph, boxes, place)
     _draw_arrows(ax, graph, centres)
     answers = nodes[nodes.feature_type == LOGIT].sort_values("token_prob", ascending=False)
     for node in answers.head(5).itertuples():
@@ -143,17 +146,14 @@ def drawn_supernodes(graph: AttributionGraph, count: int = 10) -> list[str]:
 
 
 def _draw_boxes(
-    ax: Any, graph: AttributionGraph, place: dict[str, tuple[float, float]]
+    ax: Any, graph: AttributionGraph, boxes: list[str], place: dict[str, tuple[float, float]]
 ) -> dict[str, tuple[float, float]]:
-    """One box per supernode; returns their centres, those of tokens and of answers, by the names ``flow`` uses."""
+    """One box for each supernode in ``boxes``; returns their centres, those of tokens and of answers, by the names ``flow`` uses."""
     centres: dict[str, tuple[float, float]] = {}
-    nodes = graph.nodes.set_index("node_id")
-    for node_id in nodes.index[nodes.feature_type.isin((TOKEN, LOGIT))]:
-        node = nodes.loc[node_id]
-        name = f"token {node.label!r} [{node.ctx_idx}]" if node.feature_type == TOKEN else f"answer {node.label!r}"
-        centres[name] = place[node_id]
+    for node in graph.nodes[graph.nodes.feature_type.isin((TOKEN, LOGIT))].itertuples():
+        centres[end_name(node)] = place[node.node_id]
     taken: list[tuple[float, float]] = []
-    for label in drawn_supernodes(graph):
+    for label in boxes:
         ids = graph.supernodes[label]
         points = np.array([place[i] for i in ids])
         x, y = points[:, 0].mean(), points[:, 1].mean()
@@ -199,8 +199,7 @@ def _before_after(ax: Any, before: list[dict[str, Any]], after: list[dict[str, A
 
 def draw_ablation(result: AblationResult) -> Figure:
     """Left: answers before and after; right: what random sets of equal size leave of the answer."""
-    figure = Figure(figsize=(11, 4), layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
+    figure = new_figure(11, 4)
     bars, spread = figure.subplots(1, 2)
     answer = result.before[0]["token"]
     _before_after(bars, result.before, result.after, [answer])
@@ -217,8 +216,7 @@ def draw_ablation(result: AblationResult) -> Figure:
 
 def draw_swap(result: SwapResult) -> Figure:
     """Left: answers before and after; middle: each control; right: the dose curve."""
-    figure = Figure(figsize=(13, 4.6), layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
+    figure = new_figure(13, 4.6)
     bars, table, curve = figure.subplots(1, 3, width_ratios=[1.1, 1.35, 1])
     _before_after(bars, result.before, result.after, [result.before[0]["token"], result.expected])
     bars.set_title(f"{result.old} → {result.new} ({result.at})", fontsize=14, parse_math=False)

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from mi_workshop.circuits.graph import GraphError
-from mi_workshop.circuits.intervene import feature_activations, intervene
-from mi_workshop.circuits.swap import NOTHING, Edit, best, listed, random_edits
+from mi_workshop.circuits.intervene import intervene
+from mi_workshop.circuits.swap import NOTHING, Edit, activations, best, listed, random_edits
 from mi_workshop.models import Model
 
 
@@ -70,7 +70,7 @@ def ablate(
     Raises GraphError for an id that is no feature node of this prompt; WorldError for a prompt the world does not know.
     """
     tokens = model.tokens(prompt)
-    now = feature_activations(model, tokens[None])[0]  # [layer, position, feature]
+    now = activations(model, prompt)  # [layer, position, feature]
     mask = torch.zeros_like(now, dtype=torch.bool)
     for node_id in node_ids:
         try:

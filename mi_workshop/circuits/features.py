@@ -2,9 +2,10 @@
 
 A feature is said to stand for a *place* (Texas) if, for at least two attributes, a share of at least ``SHARE`` of its
 activation over the two-hop questions about that attribute falls on the questions about the place, spread over at least
-``CITIES`` of its cities; to *say* an answer (Austin) if it is no place feature, at least ``SAY`` of its activation in questions falls on the last token,
-and at least ``SAY`` of that on the questions with that answer; otherwise it is named after the token or the
-attribute that takes the largest share. The three thresholds were chosen on validation prompts (see the model card).
+``CITIES`` of its cities; to *say* an answer (Austin) if it is no place feature and a share of at least ``SAY`` of its
+activation at the last token falls on the questions with that answer, however little of its activation is there (``at_end``
+records how much); otherwise it is named after the token or the attribute that takes the largest share. ``SHARE`` and
+``CITIES`` were chosen on validation prompts, ``SAY`` was set by hand.
 Only sentences of the training text are read: held-out questions have no say in which features are chosen.
 """
 
@@ -18,7 +19,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from mi_workshop.circuits.intervene import feature_activations
+from mi_workshop.circuits.intervene import decoders, feature_activations
 from mi_workshop.files import write_text
 from mi_workshop.models import Model, ModelError
 from mi_workshop.worlds import Atlas
@@ -132,8 +133,7 @@ def _logit_effects(model: Model) -> Tensor:
     m = model.replacement
     rows = []
     for layer in range(m.cfg.n_layers):
-        decoder = m.transcoders._get_decoder_vectors(layer, torch.arange(m.transcoders.d_transcoder))
-        rows.append((decoder if decoder.ndim == 2 else decoder.sum(1)) @ m.unembed.W_U)
+        rows.append(decoders(model, layer).sum(1) @ m.unembed.W_U)
     effects = torch.stack(rows)
     return effects - effects.mean(-1, keepdim=True)
 

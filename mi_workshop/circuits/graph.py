@@ -100,13 +100,8 @@ class AttributionGraph:
         ungrouped features included), so that what is not shown is not forgotten.
         """
         name = {i: label for label, ids in self.supernodes.items() for i in ids}
-        for node in self.nodes.itertuples():
-            if node.feature_type in (TOKEN, LOGIT):
-                kind = "token" if node.feature_type == TOKEN else "answer"
-                name.setdefault(
-                    node.node_id,
-                    f"{kind} {node.label!r} [{node.ctx_idx}]" if kind == "token" else f"answer {node.label!r}",
-                )
+        for node in self.nodes[self._is(TOKEN, LOGIT)].itertuples():
+            name.setdefault(node.node_id, end_name(node))
         links = self.links.assign(s=self.links.source.map(name), t=self.links.target.map(name)).dropna(subset="t")
         total = links.assign(size=links.weight.abs()).groupby("t")["size"].sum()
         between = links.dropna(subset="s")
@@ -235,6 +230,11 @@ class AttributionGraph:
         from mi_workshop.circuits.dialects import read_graph
 
         return read_graph(path)
+
+
+def end_name(node: Any) -> str:
+    """What ``flow`` and ``path`` call a token or an answer."""
+    return f"token {node.label!r} [{node.ctx_idx}]" if node.feature_type == TOKEN else f"answer {node.label!r}"
 
 
 def _null(value: float) -> float | None:

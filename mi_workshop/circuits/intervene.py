@@ -31,6 +31,23 @@ def feature_activations(model: Model, tokens: Int[Tensor, "batch position"]) -> 
     return torch.stack(found, 1)
 
 
+def decoders(
+    model: Model, layer: int, features: Int[Tensor, " feature"] | None = None
+) -> Float[Tensor, "feature target d_model"]:
+    """What features write, all of the layer's by default: to their own layer (per-layer transcoders: one target) or to it
+    and each later one (cross-layer ones)."""
+    t = model.replacement.transcoders
+    vectors = t._get_decoder_vectors(layer, torch.arange(t.d_transcoder) if features is None else features)
+    return vectors if vectors.ndim == 3 else vectors[:, None]
+
+
+@torch.no_grad()
+def frozen_attention(model: Model, tokens: Int[Tensor, "batch position"]) -> list[tuple[str, Any]]:
+    """Hooks that keep the attention patterns of ``tokens`` (one row stands for all)."""
+    _, cache = model.replacement.run_with_cache(tokens, names_filter=lambda name: name.endswith("hook_pattern"))
+    return [(name, lambda x, hook, p=pattern: p.expand_as(x)) for name, pattern in cache.items()]
+
+
 @torch.no_grad()
 def intervene(
     model: Model,
@@ -50,9 +67,7 @@ def intervene(
     change = [torch.zeros(n, tokens.shape[1], m.cfg.d_model) for _ in layers]
     hooks: list[tuple[str, Any]] = []
     if freeze_attention:
-        source = tokens[:1] if (tokens == tokens[0]).all() else tokens
-        _, cache = m.run_with_cache(source, names_filter=lambda name: name.endswith("hook_pattern"))
-        hooks += [(name, lambda x, hook, p=pattern: p.expand_as(x)) for name, pattern in cache.items()]
+        hooks += frozen_attention(model, tokens[:1] if (tokens == tokens[0]).all() else tokens)
 
     def read(x: Tensor, hook: Any) -> None:
         layer = hook.layer()
@@ -61,9 +76,7 @@ def intervene(
         row, pos, feature = mask[:, layer].nonzero(as_tuple=True)
         now = m.transcoders.encode_layer(x, layer)[row, pos, feature]
         delta = values[:, layer][row, pos, feature] - now
-        decoder = m.transcoders._get_decoder_vectors(layer, feature)
-        if decoder.ndim == 2:  # per-layer transcoders write to one layer, cross-layer ones to all that follow
-            decoder = decoder[:, None]
+        decoder = decoders(model, layer, feature)
         for i in range(decoder.shape[1]):
             change[layer + i].index_put_((row, pos), delta[:, None] * decoder[:, i], accumulate=True)
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from mi_workshop.circuits.features import place_of
-from mi_workshop.circuits.intervene import feature_activations, intervene
+from mi_workshop.circuits.intervene import decoders, feature_activations, frozen_attention, intervene
 from mi_workshop.models import Model, ModelError
 from mi_workshop.worlds import WorldError
 from mi_workshop.worlds.atlas import Place, Sentence
@@ -187,7 +187,7 @@ def _place(model: Model, sentence: Sentence) -> Place:
 
 def decoded(model: Model, layer: int, features: Tensor) -> Tensor:
     """Decoder vectors [feature, everything the feature writes to], flattened over target layers."""
-    return model.replacement.transcoders._get_decoder_vectors(layer, features).flatten(1)
+    return decoders(model, layer, features).flatten(1)
 
 
 def random_edits(model: Model, edit: Edit, barred: Tensor, n: int, seed: int = 0) -> Tensor:
@@ -243,8 +243,7 @@ def patch_residual(model: Model, edit: Edit, donor_tokens: Tensor, freeze_attent
 
     hooks: list[tuple[str, Any]] = [(name, patch) for name in names]
     if freeze_attention:
-        _, patterns = m.run_with_cache(edit.tokens[None], names_filter=lambda name: name.endswith("hook_pattern"))
-        hooks += [(name, lambda x, hook, p=p: p) for name, p in patterns.items()]
+        hooks += frozen_attention(model, edit.tokens[None])
     return m.run_with_hooks(edit.tokens[None], fwd_hooks=hooks)[0, -1]
 
 

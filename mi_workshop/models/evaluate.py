@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from mi_workshop.circuits.features import by_length
-from mi_workshop.circuits.intervene import intervene
+from mi_workshop.circuits.intervene import decoders, intervene
 from mi_workshop.circuits.swap import FORMS, Edit, feature_sets, make_edit, mention, random_edits
 from mi_workshop.files import write_text
 from mi_workshop.models import Model, load
@@ -117,8 +117,7 @@ def reconstruct(model: Model, inputs: list[Tensor]) -> list[Tensor]:
     out = [torch.zeros_like(inputs[0]) for _ in range(t.n_layers)]
     for layer, x in enumerate(inputs):
         acts = t.encode_layer(x, layer)
-        decoder = t._get_decoder_vectors(layer, torch.arange(t.d_transcoder))
-        decoder = decoder[:, None] if decoder.ndim == 2 else decoder
+        decoder = decoders(model, layer)
         for i in range(decoder.shape[1]):
             out[layer + i] += acts @ decoder[:, i]
         out[layer] += t.b_dec[layer] if model.transcoders == "clt" else t[layer].b_dec
