@@ -79,7 +79,7 @@ def _trace(model: Any, prompt: str, out: tuple[Path, ...]) -> dict[str, Any]:
     graph = run(model, prompt)
     pruned = graph.prune()
     files = [str((pruned if path.suffix != ".json" else graph).save(path)) for path in out]
-    scores = graph.scores()
+    scores = graph.scores
     return {
         "prompt": prompt,
         "tokens": graph.tokens,

@@ -98,7 +98,7 @@ def draw_graph(graph: AttributionGraph, max_links: int = 150) -> Figure:
     ax.spines[:].set_visible(False)
     ax.tick_params(length=0)
     ax.grid(axis="y", color="#EEEEEE", zorder=0)
-    s = graph.scores()
+    s = graph.scores
     hidden = f"  ·  hidden by pruning: {graph.hidden[0]} nodes, {graph.hidden[1]} links" if any(graph.hidden) else ""
     shown = f"  ·  the {max_links} strongest of {len(graph.links)} links drawn" if len(graph.links) > max_links else ""
     weaker = (
@@ -170,7 +170,7 @@ def _draw_boxes(
 
 
 def _draw_arrows(ax: Any, graph: AttributionGraph, centres: dict[str, tuple[float, float]], count: int = 14) -> None:
-    flow = graph.flow()
+    flow = graph.flow
     chain = {(s, t) for s, _, t in graph.path()}
     flow = flow[(flow.share.abs() >= 0.02) & flow.source.isin(centres) & flow.target.isin(centres)]
     flow = flow[~flow.source.str.startswith("token ") | flow.target.isin(t for s, t in chain)].head(count)

@@ -36,7 +36,7 @@ def test_nodes_and_links_are_circuit_tracers(graph, raw):
 def test_scores_and_pruning_are_circuit_tracers(graph, raw):
     from circuit_tracer.graph import compute_graph_scores, prune_graph
 
-    np.testing.assert_allclose(graph.scores(), compute_graph_scores(raw), atol=1e-4)
+    np.testing.assert_allclose(graph.scores, compute_graph_scores(raw), atol=1e-4)
     for node_threshold, edge_threshold in ((0.8, 0.98), (0.5, 0.9), (0.95, 0.7)):
         theirs = prune_graph(raw, node_threshold, edge_threshold)
         ours = graph.prune(node_threshold, edge_threshold)
@@ -53,14 +53,14 @@ def test_scores_on_published_graphs(real_file):
     ):
         graph = AttributionGraph.load(real_file(name))
         assert (len(graph.nodes), len(graph.links)) == (nodes, links)
-        np.testing.assert_allclose(graph.scores(), (replacement, completeness), atol=5e-4)
+        np.testing.assert_allclose(graph.scores, (replacement, completeness), atol=5e-4)
 
 
 def test_duplicate_node_ids_are_kept_apart_and_said(real_file):
     with pytest.warns(UserWarning, match="0_2_1"):
         graph = AttributionGraph.load(real_file("gemma2-2b_plt_euro_dup-node-id.json"))
     assert len(graph.nodes) == 801 and graph.nodes.node_id.is_unique
-    np.testing.assert_allclose(graph.scores(), (0.4960, 0.8424), atol=5e-4)
+    np.testing.assert_allclose(graph.scores, (0.4960, 0.8424), atol=5e-4)
 
 
 def test_json_comes_back_equal(graph, tmp_path):
@@ -69,7 +69,7 @@ def test_json_comes_back_equal(graph, tmp_path):
         pd.testing.assert_frame_equal(back.nodes, g.nodes, check_dtype=False)
         pd.testing.assert_frame_equal(back.links, g.links.reset_index(drop=True), check_dtype=False)
         assert (back.prompt, back.tokens, back.supernodes, back.hidden) == (g.prompt, g.tokens, g.supernodes, g.hidden)
-        np.testing.assert_allclose(back.scores(), g.scores())
+        np.testing.assert_allclose(back.scores, g.scores)
 
 
 def test_json_is_valid_for_circuit_tracers_frontend(graph):
@@ -95,7 +95,7 @@ def test_a_node_belongs_to_one_supernode(graph):
 
 def test_flow_accounts_for_all_input(graph):
     """Shares are of everything that reaches a target, so what is not grouped cannot be forgotten."""
-    shares = graph.flow().assign(share=lambda f: f.share.abs()).groupby("target").share.sum()
+    shares = graph.flow.assign(share=lambda f: f.share.abs()).groupby("target").share.sum()
     assert (shares <= 1 + 1e-9).all() and len(shares)
 
 
@@ -156,4 +156,4 @@ def test_bad_files_and_arguments_get_one_sentence(graph, tmp_path):
 def test_cross_layer_transcoders_trace_too(atlas_clt):
     graph = mi.trace(atlas_clt, PROMPT)
     assert set(graph.nodes.feature_type) == {FEATURE, ERROR, TOKEN, LOGIT}
-    assert not torch.tensor(graph.scores()).isnan().any()
+    assert not torch.tensor(graph.scores).isnan().any()

@@ -11,7 +11,7 @@ import pytest
 
 import mi_workshop as mi
 from mi_workshop.models import WEIGHTS, ModelError
-from mi_workshop.models.evaluate import accuracies, all_replaced, card, induction, swaps, where_it_arises
+from mi_workshop.models.evaluate import accuracies, all_replaced, card, induction, read_seeds, swaps, where_it_arises
 from mi_workshop.models.recipes import RECIPES
 
 
@@ -29,8 +29,7 @@ def test_the_card_says_what_a_run_measures(name):
         assert induction(model)["second"] == pytest.approx(figures["induction"]["second"], abs=0.02)
         for site, row in where_it_arises(model, split).items():
             assert row == pytest.approx(figures["where"][site], abs=0.05)
-    seeds = sorted((WEIGHTS.parent / "seeds").glob(f"{name}-*.json"))
-    assert card(RECIPES[name], stored, [json.loads(p.read_text()) for p in seeds]) == text
+    assert card(RECIPES[name], stored, read_seeds(name)) == text
 
 
 def test_one_hop_facts_are_known(atlas):

@@ -3,9 +3,9 @@
 A feature is said to stand for a *place* (Texas) if, for at least two attributes, a share of at least ``SHARE`` of its
 activation over the two-hop questions about that attribute falls on the questions about the place, spread over at least
 ``CITIES`` of its cities; to *say* an answer (Austin) if it is no place feature and a share of at least ``SAY`` of its
-activation at the last token falls on the questions with that answer, however little of its activation is there (``at_end``
-records how much); otherwise it is named after the token or the attribute that takes the largest share. ``SHARE`` and
-``CITIES`` were chosen on validation prompts, ``SAY`` was set by hand.
+activation at the last token falls on the questions with that answer, and at least as large a share of its activation in all
+questions is at the last token; otherwise it is named after the token or the attribute that takes the largest share.
+``SHARE`` and ``CITIES`` were chosen on validation prompts, ``SAY`` was set by hand.
 Only sentences of the training text are read: held-out questions have no say in which features are chosen.
 """
 
@@ -153,7 +153,10 @@ def place_of(
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """The records of ``describe``, with ``place``, ``say_answer`` (empty if none) and ``label`` added, indexed by (layer, feature)."""
+    """The records of ``describe``, indexed by (layer, feature), with ``place``, ``say_answer``, ``label`` and ``concept`` added.
+
+    ``concept`` is the label of a feature of a place, of an answer or of what is asked, and empty for other features.
+    """
     if not path.exists():
         raise ModelError(f"The feature file {path} is missing: install mi-workshop again.")
     return table(json.loads(path.read_text(encoding="utf-8")))
@@ -163,9 +166,13 @@ def table(records: list[dict[str, Any]]) -> pd.DataFrame:
     frame = pd.DataFrame(records).set_index(["layer", "feature"])
     frame["place"] = [place_of(s) or "" for s in frame.selectivity]
     frame["say_answer"] = [
-        "" if place or share < SAY else answer for place, (answer, share) in zip(frame.place, frame.say, strict=True)
+        "" if place or min(share, at_end) < SAY else answer
+        for place, (answer, share), at_end in zip(frame.place, frame.say, frame.at_end, strict=True)
     ]
     frame["label"] = [_label(row) for row in frame.itertuples()]
+    asked = [f"{word!r}" for kind, attributes in ATTRIBUTES.items() for word in (kind, *attributes)]
+    stands = (frame.place != "") | (frame.say_answer != "") | frame.label.isin(asked)
+    frame["concept"] = frame.label.where(stands, "")
     return frame
 
 

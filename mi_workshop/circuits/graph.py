@@ -23,9 +23,10 @@ class GraphError(ValueError):
     """A graph file or argument cannot be used; the message says why."""
 
 
-@dataclass
+@dataclass(frozen=True, eq=False)
 class AttributionGraph:
-    """What leads from the words of a prompt to the model's answers, as circuit-tracer attributes it.
+    """What leads from the words of a prompt to the model's answers, as circuit-tracer attributes it. It is never changed:
+    ``prune`` and ``group`` give a new one.
 
     ``nodes``: ``node_id, feature_type, layer, ctx_idx, feature, activation, influence, token_prob, label``. Layer -1 is the
     embedding, the highest layer the answers. ``influence`` is cumulative (0 = strongest; keep a node when
@@ -63,6 +64,7 @@ class AttributionGraph:
     def _weights(self) -> Any:
         return np.where(self._is(LOGIT), self.nodes.token_prob.to_numpy(float), 0.0)
 
+    @cached_property
     def scores(self) -> scores.Scores:
         """Replacement and completeness score of what is in this graph."""
         return scores.score(self._matrix, self._weights, self._is(ERROR), self._is(TOKEN))
@@ -93,6 +95,7 @@ class AttributionGraph:
         rest = {k: [i for i in v if i not in node_ids] for k, v in self.supernodes.items() if k != label}
         return replace(self, supernodes={k: v for k, v in (rest | {label: list(node_ids)}).items() if v})
 
+    @cached_property
     def flow(self) -> pd.DataFrame:
         """Links between supernodes, tokens and answers: ``source, target, weight, share``.
 
@@ -115,7 +118,7 @@ class AttributionGraph:
 
         From the answer backwards, each step takes the strongest positive input among supernodes and tokens.
         """
-        flow = self.flow()
+        flow = self.flow
         here = f"answer {self.top.token[0]!r}"
         steps: list[tuple[str, float, str]] = []
         while not here.startswith("token "):
@@ -129,7 +132,7 @@ class AttributionGraph:
 
     def words(self) -> str:
         """The circuit in words: the strongest chain, and what else feeds each of its steps."""
-        flow, lines = self.flow(), []
+        flow, lines = self.flow, []
         for source, share, target in self.path():
             others = flow[(flow.target == target) & (flow.source != source)].head(2)
             also = ", ".join(f"{o.source} {o.share:+.0%}" for o in others.itertuples())
@@ -139,7 +142,7 @@ class AttributionGraph:
     # ------------------------------------------------------------- pictures
     def describe(self) -> str:
         """One sentence that says what the graph shows (also the picture's alt text)."""
-        s = self.scores()
+        s = self.scores
         counts = self.nodes.feature_type.value_counts()
         chain = self.path()
         route = " → ".join([chain[0][0], *(t for _, _, t in chain)]) if chain else "no grouped path"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 import warnings
+from dataclasses import replace
+
+import pandas as pd
 
 from mi_workshop.circuits.graph import FEATURE, AttributionGraph, from_circuit_tracer
 from mi_workshop.models import Model
-from mi_workshop.worlds.atlas import ATTRIBUTES
 
 
 def trace(
@@ -33,9 +35,7 @@ def trace(
         )
     vocabulary = model.tokenizer.convert_ids_to_tokens(range(len(model.tokenizer)))
     graph = from_circuit_tracer(raw, prompt, vocabulary, model.features.label.to_dict(), model.tokenizer.bos_token)
-    graph.supernodes = suggest(model, graph)
-    graph.seconds = time.perf_counter() - start
-    return graph
+    return replace(graph, supernodes=suggest(model, graph), seconds=time.perf_counter() - start)
 
 
 def suggest(model: Model, graph: AttributionGraph) -> dict[str, list[str]]:
@@ -43,11 +43,10 @@ def suggest(model: Model, graph: AttributionGraph) -> dict[str, list[str]]:
 
     The label is ``"Texas @Dallas"``: what the features stand for, and the token at which they are active.
     """
+    nodes = graph.nodes[graph.nodes.feature_type == FEATURE]
+    concept = model.features.concept.reindex(pd.MultiIndex.from_frame(nodes[["layer", "feature"]]), fill_value="")
     out: dict[str, list[str]] = {}
-    table = model.features
-    asked = {f"{w!r}" for kind, attributes in ATTRIBUTES.items() for w in (kind, *attributes)}
-    for node in graph.nodes[graph.nodes.feature_type == FEATURE].itertuples():
-        row = table.loc[(node.layer, node.feature)]
-        if row.place or row.say_answer or row.label in asked:
-            out.setdefault(f"{row.label} @{graph.tokens[node.ctx_idx]}", []).append(node.node_id)
+    for node_id, label, position in zip(nodes.node_id, concept, nodes.ctx_idx, strict=True):
+        if label:
+            out.setdefault(f"{label} @{graph.tokens[position]}", []).append(node_id)
     return out

@@ -19,12 +19,14 @@ from mi_workshop.circuits.features import by_length
 from mi_workshop.circuits.intervene import decoders, intervene
 from mi_workshop.circuits.swap import FORMS, Edit, feature_sets, make_edit, mention, random_edits
 from mi_workshop.files import write_text
-from mi_workshop.models import Model, load
+from mi_workshop.models import WEIGHTS, Model, load
 from mi_workshop.models.recipes import Recipe
 from mi_workshop.worlds.atlas import HELD_OUT, Sentence
 
 PROMPTS_PER_FIDELITY = 400  # held-out two-hop questions for the transcoder figures
 RANDOM_PER_PAIR = 20
+EVERY = 16  # on validation every 16th ordered pair of states is swapped
+SEEDS = WEIGHTS.parent / "seeds"
 
 
 @torch.no_grad()
@@ -287,14 +289,29 @@ def write_card(recipe: Recipe, folder: Path, open_test: bool) -> None:
     """Measure and write ``figures.json`` and ``card.md``; the test figures, once opened, are kept."""
     place = folder / recipe.name
     stored = json.loads((place / "figures.json").read_text()) if (place / "figures.json").exists() else {}
-    for split, every in [("validation", 16), *([("test", 1)] if open_test else [])]:
+    for split, every in [("validation", EVERY), *([("test", 1)] if open_test else [])]:
         stored[split] = {
             kind: figures(load(recipe.name, kind, folder), split, every * step)
             for kind, step in (("plt", 1), ("clt", 4))
         }
     write_text(place / "figures.json", json.dumps(stored, indent=1))
-    seeds = sorted(folder.parent.glob(f"seeds/{recipe.name}-*.json"))
-    write_text(place / "card.md", card(recipe, stored, [json.loads(p.read_text()) for p in seeds]))
+    write_text(place / "card.md", card(recipe, stored, read_seeds(recipe.name)))
+
+
+def write_seed(recipe: Recipe, folder: Path) -> None:
+    """Measure another seed's model and per-layer transcoders on validation and write ``seeds/<name>-<seed>.json``."""
+    model = load(recipe.name, "plt", folder)
+    measured = {
+        "seed": recipe.seed,
+        "accuracy": accuracies(model, "validation"),
+        "induction": induction(model),
+        "swaps": swaps(model, "validation", every=EVERY),
+    }
+    write_text(SEEDS / f"{recipe.name}-{recipe.seed}.json", json.dumps(measured, indent=1))
+
+
+def read_seeds(name: str) -> list[dict[str, Any]]:
+    return [json.loads(path.read_text()) for path in sorted(SEEDS.glob(f"{name}-*.json"))]
 
 
 def _share(value: float | None) -> str:
@@ -376,17 +393,22 @@ def card(recipe: Recipe, stored: dict[str, Any], seeds: list[dict[str, Any]]) ->
         *(f"| {name} token | " + " | ".join(f"{v:.0%}" for v in row) + " |" for name, row in plt["where"].items()),
     ]
     if seeds:
+        strata = [f"two_hop, {kind}:validation" for kind in ("city", "pair", "place")]
+        shipped = stored["validation"]["plt"] | {"seed": recipe.seed}
         lines += [
             "",
             "## Other seeds",
             "",
-            "| seed | two-hop, held-out cities | held-out pairs | held-out places | repetition loss |",
-            "|---|---|---|---|---|",
-        ]
-        for s in seeds:
-            a = s["accuracy"]
-            lines.append(
-                f"| {s['seed']} | " + " | ".join(f"{a[f'two_hop, {k}:{split}']['accuracy']:.1%}" for k in ("city", "pair", "place"))
-                + f" | {s['induction']['second']:.2f} |"
-            )  # fmt: skip
+            "The same recipe from other random starts, all on validation; swaps with per-layer transcoders.",
+            "",
+            "| seed | two-hop, held-out cities | held-out pairs | held-out places | repetition loss | "
+            + " | ".join(f"swap, {at}" for at in FORMS)
+            + " |",
+            "|" + "---|" * (5 + len(FORMS)),
+            *(
+                f"| {s['seed']} | " + " | ".join(f"{s['accuracy'][k]['accuracy']:.1%}" for k in strata)
+                + f" | {s['induction']['second']:.2f} | " + " | ".join(f"{s['swaps'][at]['exact']:.1%}" for at in FORMS) + " |"
+                for s in (shipped, *seeds)
+            ),
+        ]  # fmt: skip
     return "\n".join(lines) + "\n"

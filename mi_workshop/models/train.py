@@ -2,7 +2,8 @@
 
 In order: the language model, its per-layer and cross-layer transcoders, the table of what their features respond to, the
 figures (on validation) and the model card. Everything is seeded; an interrupted run goes on from its last checkpoint.
-``--test`` opens the test strata, which is done once, for the card of a release.
+``--test`` opens the test strata, which is done once, for the card of a release. ``--seed 1 --out FOLDER`` trains another
+seed into FOLDER, without cross-layer transcoders, and writes its figures to ``seeds/``, from where the card takes them.
 """
 
 from __future__ import annotations
@@ -178,17 +179,20 @@ def transcoder_text(world: Atlas, recipe: Recipe, n_batches: int = 80) -> Iterat
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", choices=RECIPES)
-    parser.add_argument("--seed", type=int, help="another seed than the one that ships (with --out)")
+    parser.add_argument("--seed", type=int, help="another seed than the one that ships: needs --out")
     parser.add_argument("--out", type=Path, default=WEIGHTS, help="folder in which <name>/ is written")
     parser.add_argument("--only", choices=["model", "plt", "clt", "features", "card"], help="one stage of the run")
     parser.add_argument("--test", action="store_true", help="open the test strata for the card")
     args = parser.parse_args()
-    recipe, world = RECIPES[args.name], Atlas()
-    recipe = recipe if args.seed is None else replace(recipe, seed=args.seed)
-    folder, stages = args.out / recipe.name, [args.only] if args.only else ["model", "plt", "clt", "features", "card"]
+    shipped, world = RECIPES[args.name], Atlas()
+    recipe = shipped if args.seed is None else replace(shipped, seed=args.seed)
+    if recipe != shipped and args.out == WEIGHTS:
+        parser.error("--seed needs --out: another seed must not replace the weights that ship")
+    folder, kinds = args.out / recipe.name, ("plt", "clt") if recipe == shipped else ("plt",)
+    stages = [args.only] if args.only else ["model", *kinds, "features", "card"]
     if "model" in stages:
         save_model(train_model(recipe, world, args.out / ".checkpoints"), recipe, world, folder)
-    for kind in ("plt", "clt"):
+    for kind in kinds:
         if kind in stages:
             model = HookedTransformer(make_config(recipe, world))
             model.load_state_dict(
@@ -201,12 +205,15 @@ def main() -> None:
     if "features" in stages:
         from mi_workshop.circuits.features import describe, save_table
 
-        for kind in ("plt", "clt"):
+        for kind in kinds:
             save_table(folder / f"{kind}.features.json", describe(load(recipe.name, kind, args.out)))
     if "card" in stages:
-        from mi_workshop.models.evaluate import write_card
+        from mi_workshop.models.evaluate import write_card, write_seed
 
-        write_card(recipe, args.out, open_test=args.test)
+        if recipe == shipped:
+            write_card(recipe, args.out, open_test=args.test)
+        else:
+            write_seed(recipe, args.out)
 
 
 if __name__ == "__main__":

@@ -97,9 +97,9 @@ into.sort_values("weight", key=abs, ascending=False).head(8)
 # **Predict:** what happens to both when only the strongest nodes are kept?
 
 # %%
-print("whole: ", graph.scores())
-print("pruned:", graph.prune(node_threshold=0.8, edge_threshold=0.98).scores())
-print("sparse:", graph.prune(node_threshold=0.4, edge_threshold=0.9).scores())
+print("whole: ", graph.scores)
+print("pruned:", graph.prune(node_threshold=0.8, edge_threshold=0.98).scores)
+print("sparse:", graph.prune(node_threshold=0.4, edge_threshold=0.9).scores)
 
 # %% [markdown]
 # **Look:** do they fall or rise? A score is computed over what is left in the graph. Pruning throws out weak nodes,
