@@ -13,15 +13,18 @@ learners and ``notebooks/solutions/NAME.ipynb`` for instructors. Tags say what b
     instructor  only in the solution notebook, as a speaker note
     unstored    run, but what it shows is about one machine and is not stored
 
-In a code cell the lines after "# solution" are only in the solution notebook.
+In a code cell the lines after "# solution" are only in the solution notebook. "{measured}" in the first cell becomes the
+seconds and the memory that the run took.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 import tempfile
+import time
 import tomllib
 from pathlib import Path
 
@@ -111,7 +114,10 @@ def read(source: Path, solutions: bool) -> NotebookNode:
 
 
 def execute(notebook: NotebookNode, folder: Path) -> None:
-    """Run every cell with this very Python, offline; an error in a cell is raised."""
+    """Run every cell with this very Python, offline; an error in a cell is raised. What it took is kept in the metadata."""
+    memory = new_code_cell("import resource\nprint(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)")
+    notebook.cells.append(memory)
+    start = time.perf_counter()
     with tempfile.TemporaryDirectory() as ipython:  # nobody's start-up files
         environment = os.environ | {"HF_HUB_OFFLINE": "1", "PYTHONHASHSEED": "0", "IPYTHONDIR": ipython}
         NotebookClient(
@@ -124,6 +130,11 @@ def execute(notebook: NotebookNode, folder: Path) -> None:
             coalesce_streams=True,
             extra_arguments=["--log-level=ERROR"],
         ).execute(env=environment)
+    seconds = time.perf_counter() - start
+    megabytes = int(notebook.cells.pop().outputs[0].text) / (1024**2 if sys.platform == "darwin" else 1024)
+    measured = f"{5 * math.ceil(seconds / 5)} s, {100 * math.ceil(megabytes / 100)} MB of memory"
+    notebook.metadata["measured"] = measured
+    notebook.cells[0].source = notebook.cells[0].source.replace("{measured}", measured)
     notebook.metadata.pop("widgets", None)
     notebook.metadata["language_info"] = {"name": "python"}
     for cell in notebook.cells:
@@ -148,6 +159,7 @@ def disagreement(notebook: NotebookNode, path: Path) -> str | None:
     if not path.exists():
         return f"{name} is not built"
     built = nbformat.read(path, as_version=4)
+    notebook.cells[0].source = notebook.cells[0].source.replace("{measured}", built.metadata.get("measured", ""))
     for index, cells in enumerate(zip(notebook.cells, built.cells, strict=False)):
         if cells[0].source != cells[1].source:
             return f"{name}: the text of cell {index} differs from its source"

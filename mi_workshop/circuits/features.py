@@ -1,11 +1,12 @@
-"""What each transcoder feature responds to and promotes: computed from the whole training text, never typed in.
+"""What each transcoder feature responds to and promotes: computed from the training text (``world.training_text``), never typed in.
 
-A feature is said to stand for a *place* (Texas) if, for at least two attributes, a share of at least ``SHARE`` of its
+A feature stands for a *place* (Texas) if both hold: for at least two attributes, a share of at least ``SHARE`` of its
 activation over the two-hop questions about that attribute falls on the questions about the place, spread over at least
-``CITIES`` of its cities; to *say* an answer (Austin) if it is no place feature and a share of at least ``SAY`` of its
-activation at the last token falls on the questions with that answer, and at least as large a share of its activation in all
-questions is at the last token; otherwise it is named after the token or the attribute that takes the largest share.
-``SHARE`` and ``CITIES`` were chosen on validation prompts, ``SAY`` was set by hand.
+``CITIES`` of its cities; and a share of at least ``WHOLE`` of its activation over *all* training sentences falls on sentences
+about the place (or it would stand for something else that the questions do not show). It *says* an answer (Austin) if it is no
+place feature, a share of at least ``SAY`` of its activation at last tokens falls on the sentences with that answer, and as large a
+share of all its activation is at last tokens. Otherwise it is named after the token or the attribute that takes the largest share.
+``SHARE``, ``CITIES`` and ``WHOLE`` were chosen on validation prompts, ``SAY`` was set by hand.
 Only sentences of the training text are read: held-out questions have no say in which features are chosen.
 """
 
@@ -25,7 +26,7 @@ from mi_workshop.models import Model, ModelError
 from mi_workshop.worlds import Atlas
 from mi_workshop.worlds.atlas import ATTRIBUTES, Sentence
 
-SHARE, CITIES, SAY = 0.3, 3, 0.5
+SHARE, CITIES, WHOLE, SAY = 0.3, 3, 0.5, 0.5
 
 
 def by_length(model: Model, sentences: list[Sentence]) -> list[tuple[list[Sentence], Tensor]]:
@@ -41,35 +42,35 @@ def by_length(model: Model, sentences: list[Sentence]) -> list[tuple[list[Senten
 def describe(model: Model) -> list[dict[str, Any]]:
     """One record per feature, from every sentence of the training text.
 
-    ``selectivity``: {place: {attribute: [share, cities]}} where a share is at least .1; ``say``: [answer, share] and
-    ``at_end``: the share of its activation in questions that falls on the last token;
-    ``attribute``: [attribute, share]; ``tokens``: the tokens it fires on, [token, share of its activation];
+    ``selectivity``: {place: {attribute: [share, cities]}} where a share is at least .1; ``about``: [place, share], the place whose
+    sentences take the largest share of its activation; ``say``: [answer, share] and ``at_end``: the share of its activation that
+    falls on last tokens; ``attribute``: [attribute, share]; ``tokens``: the tokens it fires on, [token, share of its activation];
     ``promotes`` and ``suppresses``: the tokens its decoder raises and lowers most; ``density``: share of positions where it is active.
     """
     assert model.world is not None
     world = model.world
-    trained = [s for s in world.facts if s.stratum is None]
     vocabulary = world.vocabulary
     shape = (model.replacement.cfg.n_layers, model.replacement.transcoders.d_transcoder)
     by_token = torch.zeros(len(vocabulary), *shape)
     active, positions = torch.zeros(shape), 0
-    questions: list[Sentence] = []
+    sentences: list[Sentence] = []
     sums, lasts = [], []
-    for group, tokens in by_length(model, trained):
+    for group, tokens in by_length(model, world.training_text()):
         for i in range(0, len(group), 256):
             acts, ids = feature_activations(model, tokens[i : i + 256]), tokens[i : i + 256]
             by_token.index_add_(0, ids.flatten(), acts.transpose(1, 2).flatten(0, 1))
             active += (acts > 0).sum((0, 2))
             positions += ids[:, 1:].numel()
-            chosen = [j for j, s in enumerate(group[i : i + 256]) if s.kind == "two_hop"]
-            questions += [group[i + j] for j in chosen]
-            sums.append(acts[chosen].sum(2))
-            lasts.append(acts[chosen][:, :, -1])
-    total, last = torch.cat(sums), torch.cat(lasts)  # [question, layer, feature]
-    selectivity = _selectivity(world, questions, total)
-    say = _shares([s.answer for s in questions], last)
+            sentences += group[i : i + 256]
+            sums.append(acts.sum(2))
+            lasts.append(acts[:, :, -1])
+    total, last = torch.cat(sums), torch.cat(lasts)  # [sentence, layer, feature]
+    asked = [i for i, s in enumerate(sentences) if s.kind == "two_hop"]
+    selectivity = _selectivity(world, [sentences[i] for i in asked], total[asked])
+    about = _shares([_about(world, s) for s in sentences], total, mean=False)
+    say = _shares([s.answer for s in sentences], last)
     at_end = last.sum(0) / total.sum(0).clamp(min=1e-8)
-    attribute = _shares([s.slots["attribute"] for s in questions], total)
+    attribute = _shares([s.slots.get("attribute", "") for s in sentences], total)
     token = by_token / by_token.sum(0).clamp(min=1e-8)
     logits = _logit_effects(model)
     records = []
@@ -83,6 +84,7 @@ def describe(model: Model) -> list[dict[str, Any]]:
                     "feature": f,
                     "density": float(active[layer, f] / positions),
                     "selectivity": selectivity.get((layer, f), {}),
+                    "about": _best(about, layer, f),
                     "say": _best(say, layer, f),
                     "at_end": round(float(at_end[layer, f]), 3),
                     "attribute": _best(attribute, layer, f),
@@ -98,12 +100,19 @@ def describe(model: Model) -> list[dict[str, Any]]:
     return records
 
 
-def _shares(keys: list[str], acts: Tensor) -> dict[str, Tensor]:
-    """Mean activation for each key, as a share of the sum over keys [layer, feature]."""
+def _about(world: Atlas, s: Sentence) -> str:
+    """The place that a sentence is about, empty if there is none."""
+    city = s.slots.get("city")
+    return world.home[city].name if city in world.home else s.slots.get("place", "")
+
+
+def _shares(keys: list[str], acts: Tensor, mean: bool = True) -> dict[str, Tensor]:
+    """Mean (or summed) activation for each key, as a share of the total over keys [layer, feature]."""
     index = {k: i for i, k in enumerate(dict.fromkeys(keys))}
     rows = torch.tensor([index[k] for k in keys])
-    mean = torch.zeros(len(index), *acts.shape[1:]).index_add_(0, rows, acts) / rows.bincount()[:, None, None]
-    share = mean / mean.sum(0).clamp(min=1e-8)
+    value = torch.zeros(len(index), *acts.shape[1:]).index_add_(0, rows, acts)
+    value = value / rows.bincount()[:, None, None] if mean else value
+    share = value / value.sum(0).clamp(min=1e-8)
     return {k: share[i] for k, i in index.items()}
 
 
@@ -164,7 +173,10 @@ def read_table(path: Path) -> pd.DataFrame:
 
 def table(records: list[dict[str, Any]]) -> pd.DataFrame:
     frame = pd.DataFrame(records).set_index(["layer", "feature"])
-    frame["place"] = [place_of(s) or "" for s in frame.selectivity]
+    frame["place"] = [
+        place if share >= WHOLE and place_of(selectivity) == place else ""
+        for selectivity, (place, share) in zip(frame.selectivity, frame.about, strict=True)
+    ]
     frame["say_answer"] = [
         "" if place or min(share, at_end) < SAY else answer
         for place, (answer, share), at_end in zip(frame.place, frame.say, frame.at_end, strict=True)
@@ -185,7 +197,7 @@ def _label(row: Any) -> str:
         return "silent"
     if row.tokens[0][1] >= 0.5:
         return f"{row.tokens[0][0]!r}"
-    if row.attribute[1] >= 0.8:
+    if row.attribute[0] and row.attribute[1] >= 0.8:
         return f"{row.attribute[0]!r}"
     return "fires on " + ", ".join(t for t, _ in row.tokens[:3])
 

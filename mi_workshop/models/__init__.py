@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import gc
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -80,6 +81,12 @@ def load(name: str = "atlas", transcoders: str = "plt", weights: str | Path | No
     if weights is None and name not in names():
         close = difflib.get_close_matches(str(name), names(), n=1) or names()[:1]
         raise ModelError(f"There is no model {name!r}: did you mean {close[0]!r}? Shipped are {', '.join(names())}.")
-    from mi_workshop.models.embedded import load_embedded
+    collecting = gc.isenabled()
+    gc.disable()  # the libraries' import makes millions of objects that stay: collecting meanwhile costs over a second
+    try:
+        from mi_workshop.models.embedded import load_embedded
 
-    return load_embedded(folder, transcoders)
+        return load_embedded(folder, transcoders)
+    finally:
+        if collecting:
+            gc.enable()

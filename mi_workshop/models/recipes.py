@@ -6,10 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 
-def _transcoders() -> dict[str, dict[str, Any]]:
+def _transcoders() -> dict[str, Any]:
     # few features per token where a name's meaning is written, so that one feature stands for one place; more above
-    options = {"width": 512, "k": (4, 4, 16, 16), "steps": 2000}
-    return {"plt": options, "clt": options}
+    return {"width": 512, "k": (4, 4, 16, 16), "steps": 2000}
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,7 @@ class Recipe:
     batch: int = 128
     learning_rate: float = 3e-3
     weight_decay: float = 0.5
-    transcoders: dict[str, dict[str, Any]] = field(default_factory=_transcoders, hash=False)
+    transcoders: dict[str, Any] = field(default_factory=_transcoders, hash=False)
 
 
 RECIPES = {

@@ -199,8 +199,10 @@ def main() -> None:
                 {k: v.float() for k, v in load_file(folder / "model.safetensors").items()}, strict=False
             )
             inputs, outputs = activations(model, transcoder_text(world, recipe))
-            options = recipe.transcoders[kind]
-            trained = train_transcoders(inputs, outputs, cross=kind == "clt", seed=recipe.seed, **options)
+            start = load_file(folder / "plt.safetensors") if kind == "clt" else None
+            trained = train_transcoders(
+                inputs, outputs, cross=kind == "clt", seed=recipe.seed, start=start, **recipe.transcoders
+            )
             save_tensors(folder / f"{kind}.safetensors", tensors(trained))
     if "features" in stages:
         from mi_workshop.circuits.features import describe, save_table

@@ -2,8 +2,9 @@
 
 Top-k training (Gao et al., "Scaling and Evaluating Sparse Autoencoders", 2024) of transcoders (Dunefsky et al., 2024) and
 cross-layer transcoders (Ameisen et al., 2025); a per-layer set is the cross-layer one in which a feature writes to its
-own layer only. Afterwards the selection becomes a fixed threshold per feature (JumpReLU), so that a feature's activation
-depends on nothing but its input.
+own layer only. A cross-layer set starts from the trained per-layer one: from a random start it mixes places in one feature
+(swaps of one state for another then worked for six to eight in ten validation pairs, instead of all). Afterwards the
+selection becomes a fixed threshold per feature (JumpReLU), so that a feature's activation depends on nothing but its input.
 """
 
 from __future__ import annotations
@@ -34,6 +35,14 @@ class Transcoders(nn.Module):
         self.b_enc = nn.Parameter(torch.zeros(n_layers, width))
         self.b_dec = nn.Parameter(torch.zeros(n_layers, d_model))
         self.register_buffer("threshold", torch.zeros(n_layers, width))
+
+    @torch.no_grad()
+    def begin_at(self, start: dict[str, Tensor]) -> None:
+        for name in ("W_enc", "b_enc", "b_dec"):
+            getattr(self, name).copy_(start[name])
+        for layer, w in enumerate(self.W_dec):
+            w.zero_()
+            w[:, 0] = start[f"W_dec_{layer}"][:, 0]
 
     def encode(self, x: Float[Tensor, "layer item d_model"]) -> Float[Tensor, "layer item feature"]:
         return (torch.einsum("lnd,lfd->lnf", x, self.W_enc) + self.b_enc[:, None]).relu()
@@ -69,18 +78,22 @@ def _top_k(acts: Tensor, strength: Tensor, k: Sequence[int]) -> Tensor:
 def train_transcoders(
     inputs: Float[Tensor, "layer item d_model"], outputs: Float[Tensor, "layer item d_model"], *,
     width: int, k: Sequence[int], cross: bool, steps: int, seed: int, batch: int = 512, learning_rate: float = 1.5e-3,
+    start: dict[str, Tensor] | None = None,
 ) -> Transcoders:  # fmt: skip
     """Fit transcoders to MLP inputs and outputs; the loss is the unexplained share of each item's output.
 
     Shares, so that a token about which an MLP says little is explained as well as one about which it says much.
 
-    ``k``: for each layer, how many features may be active at a token.
+    ``k``: for each layer, how many features may be active at a token. ``start``: the tensors of a trained per-layer set, from
+    which a cross-layer one starts, with nothing written to later layers yet.
     """
     torch.manual_seed(seed)
     torch.set_flush_denormal(True)
     n_layers, n_items, d_model = inputs.shape
     model = Transcoders(n_layers, d_model, width, cross)
     model.b_dec.data.copy_(outputs.mean(1))
+    if start is not None:
+        model.begin_at(start)
     sizes = (outputs - model.b_dec[:, None].detach()).norm(dim=-1, keepdim=True)  # [layer, item, 1]
     sizes = sizes.clamp(min=0.1 * float(sizes.mean()))
     optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate, betas=(0.9, 0.99), fused=True)

@@ -289,6 +289,14 @@ class Atlas:
         """Every sentence of every pattern, once, in the published wording (held-out ones included)."""
         return list(self._facts())
 
+    def training_text(self, passages: int = 200) -> list[Sentence]:
+        """What the models read: every fact that is not held out, and a fixed draw of the passages about people (training draws new
+        ones; the random repeats, which say nothing, are left out)."""
+        rng = np.random.default_rng(7)
+        drawn = [self.names_passage(rng, int(rng.integers(2, 5)))[:-1] for _ in range(passages)]
+        people = [Sentence(" ".join(words[:-1]), words[-1], "passage", {}) for words in drawn]
+        return [s for s in self.facts if s.stratum is None] + people
+
     def _facts(self) -> Iterator[Sentence]:
         for place in self.places.values():
             for attribute in place.attributes:

@@ -1,7 +1,7 @@
 # %% [markdown] slideshow={"slide_type": "slide"}
 # # Start here: look inside a model
 #
-# > **15 minutes, and 11 for the exercises. Runs offline on a CPU, needs neither token nor GPU.**
+# > **15 minutes, and 11 for the exercises. Runs offline on two CPU cores in {measured}; needs neither token nor GPU.**
 # >
 # > Afterwards you can
 # > - say what kind of question an explanation answers: global, local, concept or mechanistic;
