@@ -73,7 +73,11 @@ def draw_comparison(comparison: Comparison, max_links: int = 80) -> Figure:
         table = comparison.table
         shared = set(table.dropna(subset=["node_a", "node_b"])[f"node_{name}"]) if comparison.same_features else set()
         _draw(ax, graph, max_links, filled=shared, top_layer=top)
-        count = f"{comparison.shared} features shared (filled), {alone} only here" if comparison.same_features else graph.scan
+        count = (
+            f"{comparison.shared} features shared (filled), {alone} only here"
+            if comparison.same_features
+            else graph.scan
+        )
         ax.set_title(
             f"{name}: {_short(graph.prompt, 60)}\n{count}  ·  replacement {graph.scores.replacement:.2f}",
             fontsize=11, color="#444444", loc="left", parse_math=False,

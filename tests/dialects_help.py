@@ -16,7 +16,7 @@ HOSTILE = [
 def places(value, at=()):
     """Every place in a JSON value, as a path of keys."""
     yield at
-    for key, child in (value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()):
+    for key, child in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
         yield from places(child, (*at, key))
 
 
@@ -65,9 +65,13 @@ def mutated_bytes(text, r):
             del raw[at:end]
         case 3:
             at = r.randrange(len(raw))
-            raw[at:at] = r.choice([b"NaN", b"Infinity", b"1e999", b'"x":1,', b"[" * 3000, b"\xff\xfe", b"\x00", b"9" * 5000])
+            raw[at:at] = r.choice(
+                [b"NaN", b"Infinity", b"1e999", b'"x":1,', b"[" * 3000, b"\xff\xfe", b"\x00", b"9" * 5000]
+            )
         case _:
-            return r.choice([b"", b"\x80\x04", b"PK\x03\x04", b"\x1f\x8b", b"<html>", b"[" * 100_000, b"null"]) + bytes(raw[:50])
+            return r.choice([b"", b"\x80\x04", b"PK\x03\x04", b"\x1f\x8b", b"<html>", b"[" * 100_000, b"null"]) + bytes(
+                raw[:50]
+            )
     return bytes(raw)
 
 
@@ -83,4 +87,9 @@ def chain(n_nodes, n_links):
     ends = [(i, i + 1) for i in range(n_nodes - 1)]
     ends += [tuple(sorted(r.sample(range(n_nodes), 2))) for _ in range(n_links - len(ends))]
     links = [{"source": f"n{s}", "target": f"n{t}", "weight": 1.0} for s, t in ends]
-    return {"metadata": {"slug": "x", "scan": "x", "prompt": "x", "prompt_tokens": ["x"]}, "qParams": {}, "nodes": nodes, "links": links}
+    return {
+        "metadata": {"slug": "x", "scan": "x", "prompt": "x", "prompt_tokens": ["x"]},
+        "qParams": {},
+        "nodes": nodes,
+        "links": links,
+    }

@@ -52,7 +52,9 @@ class Comparison:
                 f"Only one of the graphs names its transcoders ({sets[0]!r}, {sets[1]!r}): if they differ, this says nothing."
             )
         if self.same_features and len(self.a.tokens) != len(self.b.tokens):
-            lines.append(f"The prompts have {len(self.a.tokens)} and {len(self.b.tokens)} tokens: aligned at their ends.")
+            lines.append(
+                f"The prompts have {len(self.a.tokens)} and {len(self.b.tokens)} tokens: aligned at their ends."
+            )
         if not np.isnan(self.correlation):
             lines.append(f"{self.links} links in both; their weights correlate at {self.correlation:.2f}.")
         return "\n".join(lines)

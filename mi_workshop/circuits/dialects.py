@@ -12,6 +12,7 @@ import re
 import warnings
 from collections import Counter
 from dataclasses import replace
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,15 @@ import pandas as pd
 
 from mi_workshop.circuits import scores, sources
 from mi_workshop.circuits.graph import CODED, KINDS, LOGIT, NODES, TOKEN, AttributionGraph, GraphError, cantor
-from mi_workshop.circuits.repairs import LARGEST, TEXT, Notes, integer, number, shown
+from mi_workshop.circuits.repairs import LARGEST, UNSEEN, Notes, integer, number, shown
 from mi_workshop.circuits.state import Names, cut, labels, with_state
 
-PROMPT, TOKENS, LAYERS, RENAMED = 20_000, 100_000, 1_000, 10  # characters; tokens; layers; renamed nodes told one by one
+PROMPT, TOKENS, LAYERS, RENAMED = (
+    20_000,
+    100_000,
+    1_000,
+    10,
+)  # characters; tokens; layers; renamed nodes told one by one
 ANSWER = re.compile(r"(?:output|logit):? *([\"'])(.*)\1 *\(p=[^()]*\)\s*", re.IGNORECASE | re.DOTALL)
 FEATURE_ID = re.compile(r"([0-9]{1,9})_(?:[a-z]+_)?([0-9]{1,18})_[0-9]+")
 
@@ -137,7 +143,7 @@ class _Reader:
         params = (params if isinstance(params, dict) else {}) | state
         tokens = self._tokens()
         nodes = self._nodes(tokens, params.get("clerps"))
-        links = self._links()
+        links = self._links(nodes.node_id)
         prompt = self.meta.get("prompt")
         if not isinstance(prompt, str):
             notes.tell("The file has no prompt: put together from its tokens.")
@@ -181,28 +187,32 @@ class _Reader:
 
     # ------------------------------------------------------------------ nodes
     def _nodes(self, tokens: list[str], clerps: Any) -> pd.DataFrame:
-        nodes = pd.DataFrame([self._node(n, len(tokens)) for n in self.raw], columns=NODES)
-        notes = self.notes
+        columns = dict(
+            zip(NODES, map(list, zip(*(self._node(n, len(tokens)) for n in self.raw), strict=True)), strict=True)
+        )
+        kinds, layers, texts, notes = columns["feature_type"], columns["layer"], columns["label"], self.notes
         for kind, n in self.unknown.most_common(5):
             notes.tell(f"Nodes of the unknown kind {kind!r}: {n} (drawn as plain nodes).")
         if len(self.unknown) > 5:
             notes.tell(f"Further unknown kinds of nodes: {len(self.unknown) - 5} (drawn as plain nodes).")
         notes.count("Features whose number does not fit their id", "the id counts", self.codes["odd"])
-        logits = nodes.feature_type == LOGIT
-        if not logits.any():
+        logits = [i for i, kind in enumerate(kinds) if kind == LOGIT]
+        if not logits:
             raise GraphError("it has no answer (logit) node")
-        top = max(int(nodes.layer[logits].max()), int(nodes.layer[~logits].max()) + 1 if (~logits).any() else 0, 0)
-        notes.count("Answers that stood in another layer", f"now in layer {top}", int((nodes.layer[logits] != top).sum()))
-        nodes.loc[logits, "layer"] = top
+        top = max([layers[i] + (kinds[i] != LOGIT) for i in range(len(kinds))] + [0])
+        notes.count("Answers that stood in another layer", f"now in layer {top}", sum(layers[i] != top for i in logits))
+        for i in logits:
+            layers[i] = top
         if not self.ours:
-            bare = nodes.label.str.extract(r"(?s)^Emb: \"(.*)\"$")[0].notna() | (nodes.label == "")
-            named = bare & (nodes.feature_type == TOKEN)
-            nodes.loc[named, "label"] = [tokens[i] for i in nodes.ctx_idx[named]]
-            plain = nodes.label[logits].str.strip()
-            nodes.loc[logits, "label"] = plain.where(~plain.duplicated(keep=False), nodes.label[logits])
-        if given := labels(clerps, self.names, notes):
-            nodes["label"] = [given.get(i, label) for i, label in zip(nodes.node_id, nodes.label, strict=True)]
-        return nodes
+            plain = Counter(texts[i].strip() for i in logits)
+            for i in logits:  # " Austin" is Austin, unless "Austin" is another answer
+                texts[i] = texts[i].strip() if plain[texts[i].strip()] == 1 else texts[i]
+            for i, kind in enumerate(kinds):
+                if kind == TOKEN and (not texts[i] or texts[i].startswith('Emb: "')):
+                    texts[i] = tokens[columns["ctx_idx"][i]]
+        given = labels(clerps, self.names, notes)
+        columns["label"] = [given.get(i, text) for i, text in zip(columns["node_id"], texts, strict=True)]
+        return pd.DataFrame(columns)
 
     def _node(self, n: dict[str, Any], n_tokens: int) -> tuple[Any, ...]:
         notes, raw = self.notes, n.get("node_id")
@@ -214,7 +224,9 @@ class _Reader:
         position, layer = integer(n.get("ctx_idx")), n.get("layer")
         layer = -1 if kind == TOKEN or layer == "E" else integer(layer)
         if position is None or not 0 <= position < n_tokens:
-            raise GraphError(f"node {shown(raw)} stands at token {shown(n.get('ctx_idx'))}, but the prompt has {n_tokens}")
+            raise GraphError(
+                f"node {shown(raw)} stands at token {shown(n.get('ctx_idx'))}, but the prompt has {n_tokens}"
+            )
         if layer is None or not -1 <= layer <= LAYERS:
             raise GraphError(f"node {shown(raw)} stands in layer {shown(n.get('layer'))}, which is none")
         if kind in CODED and layer < 0:
@@ -229,7 +241,7 @@ class _Reader:
         self.names.add(node_id, raw, n.get("jsNodeId"), f"{n.get('layer')}_{feature}_{position}")
         index = feature
         if kind in CODED:
-            index, code = feature_index(raw, layer, feature, self.meta.get("schema_version"))
+            index, code = feature_index(UNSEEN.sub("", raw), layer, feature, self.meta.get("schema_version"))
             self.codes[code] += 1
         if index is None or not -1 <= index < 2**62:
             notes.count("Features whose number is missing or too large", "-1 stands for it", kind in CODED)
@@ -276,8 +288,8 @@ class _Reader:
         return number(given)
 
     # ------------------------------------------------------------------ links
-    def _links(self) -> pd.DataFrame:
-        raw, ids, notes = self.data["links"], self.names.ids, self.notes
+    def _links(self, ids: pd.Series) -> pd.DataFrame:
+        raw, notes = self.data["links"], self.notes
         try:
             source, target, weight = ([link[key] for link in raw] for key in ("source", "target", "weight"))
         except (TypeError, KeyError):
@@ -287,19 +299,34 @@ class _Reader:
         size = np.array(weight, dtype=float)
         if not (np.abs(size) <= LARGEST).all():
             raise GraphError("a link's weight is not a finite number")
-        ends = [[ids.get(i) if type(i) is str else ids.get(str(integer(i))) for i in side] for side in (source, target)]
-        table = pd.DataFrame({"source": ends[0], "target": ends[1], "weight": size})
-        known = table.source.notna() & table.target.notna()
+        order = {node_id: i for i, node_id in enumerate(ids)}
+        rows = {raw: order[node_id] for raw, node_id in self.names.ids.items()}
+        start, end = _rows(source, rows), _rows(target, rows)
+        known = (start >= 0) & (end >= 0)
         notes.count("Links that name an unknown node", "left out", int((~known).sum()))
-        table = table[known].astype({"source": str, "target": str}).reset_index(drop=True)
-        again = int(table.duplicated(["source", "target"]).sum())
+        start, end, size = start[known], end[known], size[known]
+        again = len(size) - len(np.unique(start * len(ids) + end))
         notes.count("Links between two nodes that already have one", "their weights add up", again)
-        return table
+        ends = {key: ids.iloc[at].reset_index(drop=True) for key, at in (("source", start), ("target", end))}
+        return pd.DataFrame(ends | {"weight": size})
 
     def _influence(self, graph: AttributionGraph, missing: int) -> AttributionGraph:
         """Cumulative influence from the links of the file, as ``from_circuit_tracer`` computes it from those of the model."""
         total = scores.influence(scores.normalize(graph._matrix), graph._weights)
         nodes = graph.nodes.assign(influence=scores.cumulative(total))
         nodes.loc[nodes.feature_type == LOGIT, "influence"] = np.nan
-        self.notes.tell(f"Nodes without influence: {missing} of {len(nodes)} (computed for all from the links of the file).")
+        self.notes.tell(
+            f"Nodes without influence: {missing} of {len(nodes)} (computed for all from the links of the file)."
+        )
         return replace(graph, nodes=nodes)
+
+
+def _rows(names: list[Any], rows: dict[str, int]) -> Any:
+    """The row of each name as int array, -1 for an unknown one."""
+    try:
+        found = np.fromiter(map(rows.get, names, repeat(-1)), dtype=np.int64, count=len(names))
+    except TypeError:  # something that is no name at all
+        found = np.array([rows.get(n, -1) if isinstance(n, str) else -1 for n in names], dtype=np.int64)
+    for i in np.flatnonzero(found < 0):
+        found[i] = rows.get(str(integer(names[i])), -1) if type(names[i]) is int else -1
+    return found

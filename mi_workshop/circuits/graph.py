@@ -14,6 +14,7 @@ import pandas as pd
 from scipy.sparse import csr_array, diags_array
 
 from mi_workshop.circuits import scores
+from mi_workshop.circuits.scores import Scores
 from mi_workshop.files import write_text
 
 FEATURE, ERROR, TOKEN, LOGIT = "cross layer transcoder", "mlp reconstruction error", "embedding", "logit"
@@ -70,9 +71,8 @@ class AttributionGraph:
     @cached_property
     def _matrix(self) -> csr_array:
         row = {node: i for i, node in enumerate(self.nodes.node_id)}
-        target, source = self.links.target.map(row), self.links.source.map(row)
-        n = len(self.nodes)
-        return csr_array((self.links.weight.to_numpy(float), (target, source)), shape=(n, n))
+        ends = [np.array([row[i] for i in self.links[end].tolist()], dtype=np.int64) for end in ("target", "source")]
+        return csr_array((self.links.weight.to_numpy(float), tuple(ends)), shape=(len(row), len(row)))
 
     def _is(self, *types: str) -> Any:
         return self.nodes.feature_type.isin(types).to_numpy()
@@ -82,7 +82,7 @@ class AttributionGraph:
         return np.where(self._is(LOGIT), self.nodes.token_prob.to_numpy(float), 0.0)
 
     @cached_property
-    def scores(self) -> scores.Scores:
+    def scores(self) -> Scores:
         """Replacement and completeness score of what is in this graph."""
         return scores.score(self._matrix, self._weights, self._errors, self._is(TOKEN))
 
@@ -90,7 +90,7 @@ class AttributionGraph:
     def _errors(self) -> Any:
         return self.nodes.feature_type.str.contains("error").to_numpy(bool)
 
-    def scores_of(self, node_ids: Iterable[str]) -> scores.Scores:
+    def scores_of(self, node_ids: Iterable[str]) -> Scores:
         """Scores of the sub-graph of these features: every other one counts as unexplained, like an error node.
 
         What enters the other features is cut, and what leaves them counts as error. Tokens, answers and error nodes are
@@ -196,7 +196,8 @@ class AttributionGraph:
             f"Attribution graph of {self.prompt!r}: {len(self.nodes)} nodes ({int(self._is(*CODED).sum())} features, "
             f"{int(self._errors.sum())} errors) and {len(self.links)} links; the answer is {self.top.token[0]!r} "
             f"({self.top.prob[0]:.0%}); strongest chain: {route}; replacement score {s.replacement:.2f}, "
-            f"completeness {s.completeness:.2f}." + (f" Notes on the file: {len(self.notes)}, see graph.notes." if self.notes else "")
+            f"completeness {s.completeness:.2f}."
+            + (f" Notes on the file: {len(self.notes)}, see graph.notes." if self.notes else "")
         )
 
     def figure(self, **options: Any) -> Any:

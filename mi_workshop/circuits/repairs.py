@@ -9,7 +9,9 @@ from collections import Counter
 from typing import Any
 
 # Control characters (but tab and newline, which are tokens), direction marks, lone surrogates, what XML forbids.
-UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
+UNSEEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
+)
 TEXT, LARGEST = 200, 3.4e38  # characters of a label, token or id; the largest number that a 32-bit float holds
 
 

@@ -60,7 +60,9 @@ def supernodes(value: Any, names: Names, notes: Notes) -> dict[str, list[str]]:
     taken: set[str] = set()
     for item in notes.items(value, "supernodes"):
         if isinstance(item, dict):
-            members = next((item[k] for k in ("nodes", "node_ids", "ids", "members") if isinstance(item.get(k), list)), [])
+            members: list[Any] = next(
+                (item[k] for k in ("nodes", "node_ids", "ids", "members") if isinstance(item.get(k), list)), []
+            )
             item = [item.get("label", item.get("name")), *members]
         if not isinstance(item, list) or not item:
             notes.count("Supernodes that could not be read", "left out")
@@ -113,7 +115,9 @@ def cut(graph: AttributionGraph, state: dict[str, Any], recomputed: bool, notes:
     return graph.restrict(keep.to_numpy(), graph.links[kept].reset_index(drop=True))
 
 
-def with_state(graph: AttributionGraph, params: dict[str, Any], names: Names, own: int | None, notes: Notes) -> AttributionGraph:
+def with_state(
+    graph: AttributionGraph, params: dict[str, Any], names: Names, own: int | None, notes: Notes
+) -> AttributionGraph:
     """``graph`` with the pins, supernodes and clicked node of ``params``. ``own``: so many pins are pins, the rest are there
     because they are members of supernodes (Neuronpedia draws a supernode only if its members are pinned)."""
     groups = supernodes(params.get("supernodes"), names, notes)
