@@ -1,4 +1,4 @@
-"""The command line: ``mi-workshop trace | swap | doctor | lab``. Bad input is one sentence and exit code 2."""
+"""The command line: ``mi-workshop trace | swap | graph | doctor | lab``. Bad input is one sentence and exit code 2."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -123,6 +124,49 @@ def swap(prompt: str, old: str, new: str, at: str, attention: str, model: str, a
 
     result = run(_load(model), prompt, old, new, at, freeze_attention=attention == "frozen")
     click.echo(json.dumps(result.to_dict(), ensure_ascii=False) if as_json else result.words())
+
+
+@main.command()
+@click.argument("file")
+@click.option(
+    "--out", multiple=True, type=click.Path(path_type=Path), help="Also write FILE: .html, .svg, .png or .json."
+)
+@json_option
+@_sentences
+def graph(file: str, out: tuple[Path, ...], as_json: bool) -> None:
+    """Read the attribution graph in FILE (JSON, or an https address): its answers, circuit and scores, and what was repaired."""
+    from mi_workshop.circuits.graph import AttributionGraph
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # the same sentences stand in the notes
+        loaded = AttributionGraph.load(file)
+    files = [str(loaded.save(path)) for path in out]
+    scores = loaded.scores
+    result = {
+        "n_nodes": len(loaded.nodes),
+        "n_links": len(loaded.links),
+        "n_supernodes": len(loaded.supernodes),
+        "dangling_pins": loaded.dangling_pins,
+        "renamed_nodes": loaded.renamed_nodes,
+        "replacement_score": scores.replacement,
+        "completeness_score": scores.completeness,
+        "top_logits": loaded.top.to_dict("records"),
+        "notes": list(loaded.notes),
+    }
+    if as_json:
+        click.echo(json.dumps(result, ensure_ascii=False))
+        return
+    click.echo(f"{' '.join(loaded.prompt.split())} ...\n")
+    click.echo("answers:  " + "   ".join(f"{t.strip()} {p:.1%}" for t, p in loaded.top.head(5).itertuples(index=False)))
+    click.echo("\nthe circuit, strongest chain:\n  " + loaded.words().replace("\n", "\n  "))
+    click.echo(
+        f"\nscores:   replacement {scores.replacement:.2f}, completeness {scores.completeness:.2f} ({len(loaded.nodes)} nodes, "
+        f"{len(loaded.links)} links, {len(loaded.supernodes)} supernodes; 1 = nothing left to error nodes)"
+    )
+    for note in loaded.notes:
+        click.echo(f"note:     {note}")
+    for path in files:
+        click.echo(f"wrote:    {path}")
 
 
 @main.command()

@@ -18,16 +18,16 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-from mi_workshop.circuits.graph import ERROR, FEATURE, LOGIT, TOKEN, end_name
+from mi_workshop.circuits.graph import CODED, LOGIT, TOKEN, end_name
 from mi_workshop.files import write, write_text
 
 if TYPE_CHECKING:
     from mi_workshop.circuits.ablate import AblationResult
+    from mi_workshop.circuits.compare import Comparison
     from mi_workshop.circuits.graph import AttributionGraph
     from mi_workshop.circuits.swap import SwapResult
 
 BLUE, ORANGE, GREEN, GREY, INK = "#0072B2", "#D55E00", "#009E73", "#8A8A8A", "#1A1A1A"
-SHAPES = {FEATURE: "o", ERROR: "D", TOKEN: "s", LOGIT: "s"}
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -42,11 +42,60 @@ def draw_graph(graph: AttributionGraph, max_links: int = 150) -> Figure:
     Single features are dots, error nodes diamonds; thin grey lines are the ``max_links`` strongest single links. What is
     not drawn is counted in the caption.
     """
-    nodes = graph.nodes
-    top_layer = int(nodes.layer.max())
-    n_pos = len(graph.tokens)
-    figure = new_figure(max(9.0, 1.25 * n_pos), 6.4)
+    figure = new_figure(_width(graph), 6.4)
     ax = figure.add_subplot()
+    boxes = _draw(ax, graph, max_links)
+    s = graph.scores
+    hidden = f"  ·  hidden by pruning: {graph.hidden[0]} nodes, {graph.hidden[1]} links" if any(graph.hidden) else ""
+    shown = f"  ·  the {max_links} strongest of {len(graph.links)} links drawn" if len(graph.links) > max_links else ""
+    weaker = (
+        f"  ·  {len(graph.supernodes) - len(boxes)} weaker supernodes as dots"
+        if len(graph.supernodes) > len(boxes)
+        else ""
+    )
+    notes = f"  ·  notes on the file: {len(graph.notes)}" if graph.notes else ""
+    ax.set_title(
+        f"{len(graph.nodes)} nodes  ·  replacement {s.replacement:.2f}  ·  completeness {s.completeness:.2f}{hidden}{shown}{weaker}{notes}",
+        fontsize=11, color="#444444", loc="left",
+    )  # fmt: skip
+    return figure
+
+
+def draw_comparison(comparison: Comparison, max_links: int = 80) -> Figure:
+    """Two graphs side by side in the style of ``draw_graph``, the same layers at the same height; features that both have
+    are filled, features of one alone are hollow."""
+    graphs = (comparison.a, comparison.b)
+    widths = [_width(g) for g in graphs]
+    figure = new_figure(sum(widths), 6.6)
+    axes = figure.subplots(1, 2, sharey=True, width_ratios=widths)
+    top = max(int(g.nodes.layer.max()) for g in graphs)
+    for ax, graph, name, alone in zip(axes, graphs, "ab", (comparison.only_a, comparison.only_b), strict=True):
+        table = comparison.table
+        shared = set(table.dropna(subset=["node_a", "node_b"])[f"node_{name}"]) if comparison.same_features else set()
+        _draw(ax, graph, max_links, filled=shared, top_layer=top)
+        count = (
+            f"{comparison.shared} features shared (filled), {alone} only here"
+            if comparison.same_features
+            else graph.scan
+        )
+        ax.set_title(
+            f"{name}: {_short(graph.prompt, 60)}\n{count}  ·  replacement {graph.scores.replacement:.2f}",
+            fontsize=11, color="#444444", loc="left", parse_math=False,
+        )  # fmt: skip
+    return figure
+
+
+def _width(graph: AttributionGraph) -> float:
+    return min(max(9.0, 1.25 * len(graph.tokens)), 80.0)
+
+
+def _draw(
+    ax: Any, graph: AttributionGraph, max_links: int, filled: set[str] | None = None, top_layer: int = 0
+) -> list[str]:
+    """Draw ``graph`` on ``ax`` with the answers at ``top_layer`` or higher; returns the labels of the supernodes drawn as boxes."""
+    nodes = graph.nodes
+    top_layer = max(top_layer, int(nodes.layer.max()))
+    n_pos, filled = len(graph.tokens), filled or set()
     place = _positions(graph)
     strong = graph.links.reindex(graph.links.weight.abs().sort_values(ascending=False).index).head(max_links)
     scale = float(strong.weight.abs().max() or 1)
@@ -64,20 +113,12 @@ def draw_graph(graph: AttributionGraph, max_links: int = 150) -> Figure:
         )
     boxes = drawn_supernodes(graph)
     grouped = {i for label in boxes for i in graph.supernodes[label]}
-    for kind, colour in ((FEATURE, BLUE), (ERROR, GREY)):
-        free = [place[i] for i in nodes.node_id[nodes.feature_type == kind] if i not in grouped]
-        if free:
-            xs, ys = zip(*free, strict=True)
-            ax.scatter(
-                xs,
-                ys,
-                marker=SHAPES[kind],
-                s=26,
-                c="white" if kind == FEATURE else "#DDDDDD",
-                edgecolors=colour,
-                lw=1.1,
-                zorder=3,
-            )
+    free = nodes[~nodes.feature_type.isin((TOKEN, LOGIT)) & ~nodes.node_id.isin(grouped)]
+    for (kind, full), group in free.groupby([free.feature_type, free.node_id.isin(filled)]):
+        error, colour = "error" in kind, BLUE if kind in CODED else GREY
+        inside = colour if full else "#DDDDDD" if error else "white"
+        xs, ys = zip(*(place[i] for i in group.node_id), strict=True)
+        ax.scatter(xs, ys, marker="D" if error else "o", s=26, c=inside, edgecolors=colour, lw=1.1, zorder=3)
     centres = _draw_boxes(ax, graph, boxes, place)
     _draw_arrows(ax, graph, centres)
     answers = nodes[nodes.feature_type == LOGIT].sort_values("token_prob", ascending=False)
@@ -98,19 +139,7 @@ def draw_graph(graph: AttributionGraph, max_links: int = 150) -> Figure:
     ax.spines[:].set_visible(False)
     ax.tick_params(length=0)
     ax.grid(axis="y", color="#EEEEEE", zorder=0)
-    s = graph.scores
-    hidden = f"  ·  hidden by pruning: {graph.hidden[0]} nodes, {graph.hidden[1]} links" if any(graph.hidden) else ""
-    shown = f"  ·  the {max_links} strongest of {len(graph.links)} links drawn" if len(graph.links) > max_links else ""
-    weaker = (
-        f"  ·  {len(graph.supernodes) - len(boxes)} weaker supernodes as dots"
-        if len(graph.supernodes) > len(boxes)
-        else ""
-    )
-    ax.set_title(
-        f"{len(nodes)} nodes  ·  replacement {s.replacement:.2f}  ·  completeness {s.completeness:.2f}{hidden}{shown}{weaker}",
-        fontsize=11, color="#444444", loc="left",
-    )  # fmt: skip
-    return figure
+    return boxes
 
 
 def _short(text: str, length: int = 14) -> str:

@@ -25,11 +25,15 @@ def graph(atlas):
 
 
 @pytest.fixture
-def real_file():
-    """A file made by other people's tools; it may not be shipped, so a public clone lacks it."""
+def real_data():
+    """The folder of files made by other people's tools; they may not be shipped, so a public clone lacks it."""
+    return REAL
 
+
+@pytest.fixture
+def real_file(real_data):
     def find(name):
-        path = REAL / name
+        path = real_data / name
         if not path.exists():
             pytest.skip(f"{path} is not there (no licence to ship it could be established)")
         return path

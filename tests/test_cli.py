@@ -83,5 +83,5 @@ def test_bad_input_is_one_sentence_and_exit_2(arguments, said):
 
 
 def test_help_is_there():
-    for command in ("trace", "swap", "doctor", "lab"):
+    for command in ("trace", "swap", "graph", "doctor", "lab"):
         assert run(command, "--help").exit_code == 0

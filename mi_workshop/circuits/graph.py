@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -10,12 +11,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.sparse import csr_array
+from scipy.sparse import csr_array, diags_array
 
 from mi_workshop.circuits import scores
+from mi_workshop.circuits.scores import Scores
 from mi_workshop.files import write_text
 
 FEATURE, ERROR, TOKEN, LOGIT = "cross layer transcoder", "mlp reconstruction error", "embedding", "logit"
+CODED = (FEATURE, "lorsa")  # features of a layer, of MLPs and of attention
+KINDS = (*CODED, ERROR, "lorsa error", TOKEN, LOGIT, "bias", "unexplored node")
 NODES = ["node_id", "feature_type", "layer", "ctx_idx", "feature", "activation", "influence", "token_prob", "label"]
 
 
@@ -31,7 +35,10 @@ class AttributionGraph:
     ``nodes``: ``node_id, feature_type, layer, ctx_idx, feature, activation, influence, token_prob, label``. Layer -1 is the
     embedding, the highest layer the answers. ``influence`` is cumulative (0 = strongest; keep a node when
     influence <= threshold). ``links``: ``source, target, weight``, the direct linear effect of one on the other.
-    ``hidden`` counts the nodes and links that pruning left out.
+    ``hidden`` counts the nodes and links that pruning left out. ``notes`` says what was repaired when the graph was read,
+    one sentence for each kind of repair; ``dangling_pins`` and ``renamed_nodes`` count two of them. ``pins`` and ``clicked``
+    are what a viewer had pinned and selected; ``opaque``: feature numbers are no index in a layer. ``source_set`` names the transcoders
+    where a file does.
     """
 
     prompt: str
@@ -42,20 +49,30 @@ class AttributionGraph:
     scan: str = ""
     hidden: tuple[int, int] = (0, 0)
     seconds: float = 0.0
+    notes: tuple[str, ...] = ()
+    pins: list[str] = field(default_factory=list)
+    clicked: str = ""
+    dangling_pins: int = 0
+    renamed_nodes: int = 0
+    opaque: bool = False
+    source_set: str = ""
 
     # ------------------------------------------------------------- numbers
     @cached_property
+    def answers(self) -> pd.DataFrame:
+        """The answer nodes, likeliest first."""
+        return self.nodes[self.nodes.feature_type == LOGIT].sort_values("token_prob", ascending=False, kind="stable")
+
+    @cached_property
     def top(self) -> pd.DataFrame:
         """The model's answers: ``token, prob``, likeliest first."""
-        logits = self.nodes[self.nodes.feature_type == LOGIT].sort_values("token_prob", ascending=False)
-        return pd.DataFrame({"token": logits.label.tolist(), "prob": logits.token_prob.tolist()})
+        return pd.DataFrame({"token": self.answers.label.tolist(), "prob": self.answers.token_prob.tolist()})
 
     @cached_property
     def _matrix(self) -> csr_array:
         row = {node: i for i, node in enumerate(self.nodes.node_id)}
-        target, source = self.links.target.map(row), self.links.source.map(row)
-        n = len(self.nodes)
-        return csr_array((self.links.weight.to_numpy(float), (target, source)), shape=(n, n))
+        ends = [np.array([row[i] for i in self.links[end].tolist()], dtype=np.int64) for end in ("target", "source")]
+        return csr_array((self.links.weight.to_numpy(float), tuple(ends)), shape=(len(row), len(row)))
 
     def _is(self, *types: str) -> Any:
         return self.nodes.feature_type.isin(types).to_numpy()
@@ -65,9 +82,32 @@ class AttributionGraph:
         return np.where(self._is(LOGIT), self.nodes.token_prob.to_numpy(float), 0.0)
 
     @cached_property
-    def scores(self) -> scores.Scores:
+    def scores(self) -> Scores:
         """Replacement and completeness score of what is in this graph."""
-        return scores.score(self._matrix, self._weights, self._is(ERROR), self._is(TOKEN))
+        return scores.score(self._matrix, self._weights, self._errors, self._is(TOKEN))
+
+    @property
+    def _errors(self) -> Any:
+        return self.nodes.feature_type.str.contains("error").to_numpy(bool)
+
+    def scores_of(self, node_ids: Iterable[str]) -> Scores:
+        """Scores of the sub-graph of these features: every other one counts as unexplained, like an error node.
+
+        What enters the other features is cut, and what leaves them counts as error. Tokens, answers and error nodes are
+        always in. Neuronpedia's sub-graph score first adds the left-out features, with their signs, to the error node of
+        their place (and drops those without one); here nothing cancels and nothing is dropped. Raises GraphError for a
+        node that is not in the graph.
+        """
+        inside = self.nodes.node_id.isin(self._known(node_ids)).to_numpy()
+        outside = ~(inside | self._errors | self._is(TOKEN, LOGIT))
+        cut = diags_array((~outside).astype(float)) @ self._matrix
+        return scores.score(csr_array(cut), self._weights, self._errors | outside, self._is(TOKEN))
+
+    def _known(self, node_ids: Iterable[str]) -> list[str]:
+        asked = list(node_ids)
+        if unknown := sorted(set(asked) - set(self.nodes.node_id)):
+            raise GraphError(f"There is no node {unknown[0]!r} in this graph; see graph.nodes.node_id.")
+        return asked
 
     def prune(self, node_threshold: float = 0.8, edge_threshold: float = 0.98) -> AttributionGraph:
         """Keep the nodes and links that carry these shares of the influence on the answers (both within 0..1)."""
@@ -75,14 +115,20 @@ class AttributionGraph:
             if not 0 <= value <= 1:
                 raise GraphError(f"{name} must lie between 0 and 1, not {value}.")
         keep, links = scores.prune(
-            self._matrix, self._weights, self._is(TOKEN, LOGIT), self._is(FEATURE), node_threshold, edge_threshold
+            self._matrix, self._weights, self._is(TOKEN, LOGIT), self._is(*CODED), node_threshold, edge_threshold
         )
+        return self.restrict(keep, _links(links, self.nodes.node_id.to_numpy()))
+
+    def restrict(self, keep: Any, links: pd.DataFrame) -> AttributionGraph:
+        """The graph of the nodes in ``keep`` [node] and of ``links`` between them; ``hidden`` counts what is left out."""
         nodes = self.nodes[keep].reset_index(drop=True)
         kept = set(nodes.node_id)
-        table = _links(links, self.nodes.node_id.to_numpy())
         members = {label: [i for i in ids if i in kept] for label, ids in self.supernodes.items()}
-        gone = (self.hidden[0] + len(self.nodes) - len(nodes), self.hidden[1] + len(self.links) - len(table))
-        return replace(self, nodes=nodes, links=table, supernodes={k: v for k, v in members.items() if v}, hidden=gone)
+        return replace(
+            self, nodes=nodes, links=links, supernodes={k: v for k, v in members.items() if v},
+            hidden=(self.hidden[0] + len(self.nodes) - len(nodes), self.hidden[1] + len(self.links) - len(links)),
+            pins=[i for i in self.pins if i in kept], clicked=self.clicked if self.clicked in kept else "",
+        )  # fmt: skip
 
     # ---------------------------------------------------------- supernodes
     def group(self, label: str, node_ids: list[str]) -> AttributionGraph:
@@ -90,8 +136,7 @@ class AttributionGraph:
 
         A node belongs to one supernode: it leaves its old one. Raises GraphError for a node that is not in the graph.
         """
-        if unknown := sorted(set(node_ids) - set(self.nodes.node_id)):
-            raise GraphError(f"There is no node {unknown[0]!r} in this graph; see graph.nodes.node_id.")
+        node_ids = self._known(node_ids)
         rest = {k: [i for i in v if i not in node_ids] for k, v in self.supernodes.items() if k != label}
         return replace(self, supernodes={k: v for k, v in (rest | {label: list(node_ids)}).items() if v})
 
@@ -109,25 +154,27 @@ class AttributionGraph:
         total = links.assign(size=links.weight.abs()).groupby("t")["size"].sum()
         between = links.dropna(subset="s")
         between = between[between.s != between.t].groupby(["s", "t"], as_index=False).weight.sum()
-        between["share"] = between.weight / between.t.map(total)
+        between["share"] = between.weight / between.t.map(total).astype(float)
         out = between.rename(columns={"s": "source", "t": "target"})
         return out.sort_values("share", key=abs, ascending=False, ignore_index=True)
 
     def path(self) -> list[tuple[str, float, str]]:
         """The strongest chain of supernodes that ends in the likeliest answer: ``(source, share, target)`` steps.
 
-        From the answer backwards, each step takes the strongest positive input among supernodes and tokens.
+        From the answer backwards, each step takes the strongest positive input among supernodes and tokens not yet passed.
         """
         flow = self.flow
         here = f"answer {self.top.token[0]!r}"
         steps: list[tuple[str, float, str]] = []
+        seen = {here}  # supernodes made by hand may feed each other
         while not here.startswith("token "):
-            inputs = flow[(flow.target == here) & (flow.share > 0)]
+            inputs = flow[(flow.target == here) & (flow.share > 0) & ~flow.source.isin(seen)]
             if not len(inputs):
                 break
             best = inputs.iloc[0]
             steps.insert(0, (str(best.source), float(best.share), here))
             here = str(best.source)
+            seen.add(here)
         return steps
 
     def words(self) -> str:
@@ -143,14 +190,14 @@ class AttributionGraph:
     def describe(self) -> str:
         """One sentence that says what the graph shows (also the picture's alt text)."""
         s = self.scores
-        counts = self.nodes.feature_type.value_counts()
         chain = self.path()
         route = " → ".join([chain[0][0], *(t for _, _, t in chain)]) if chain else "no grouped path"
         return (
-            f"Attribution graph of {self.prompt!r}: {len(self.nodes)} nodes ({counts.get(FEATURE, 0)} features, "
-            f"{counts.get(ERROR, 0)} errors) and {len(self.links)} links; the answer is {self.top.token[0]!r} "
+            f"Attribution graph of {self.prompt!r}: {len(self.nodes)} nodes ({int(self._is(*CODED).sum())} features, "
+            f"{int(self._errors.sum())} errors) and {len(self.links)} links; the answer is {self.top.token[0]!r} "
             f"({self.top.prob[0]:.0%}); strongest chain: {route}; replacement score {s.replacement:.2f}, "
             f"completeness {s.completeness:.2f}."
+            + (f" Notes on the file: {len(self.notes)}, see graph.notes." if self.notes else "")
         )
 
     def figure(self, **options: Any) -> Any:
@@ -169,7 +216,7 @@ class AttributionGraph:
         """Write ``.json`` (Neuronpedia's format), ``.html`` (self-contained), ``.svg`` or ``.png``; returns the path."""
         path = Path(path)
         if path.suffix == ".json":
-            write_text(path, json.dumps(self.to_json(), ensure_ascii=False))
+            write_text(path, json.dumps(self.to_json(), ensure_ascii=False, allow_nan=False))
         elif path.suffix in (".html", ".svg", ".png"):
             from mi_workshop.plots import save_figure
 
@@ -181,58 +228,20 @@ class AttributionGraph:
         return path
 
     def to_json(self) -> dict[str, Any]:
-        """Neuronpedia's graph JSON, schema version 1 (error nodes with the new ids ``L_-1_P``)."""
-        top_layer = int(self.nodes.layer.max())
-        nodes = []
-        for n in self.nodes.to_dict("records"):
-            layer = "E" if n["feature_type"] == TOKEN else str(n["layer"])
-            is_feature = n["feature_type"] == FEATURE
-            s = n["layer"] + n["feature"]
-            nodes.append(
-                {
-                    "node_id": n["node_id"],
-                    "feature": s * (s + 1) // 2 + n["feature"] if is_feature else n["feature"],
-                    "layer": layer,
-                    "ctx_idx": n["ctx_idx"],
-                    "feature_type": n["feature_type"],
-                    "token_prob": n["token_prob"],
-                    "is_target_logit": n["layer"] == top_layer and n["label"] == self.top.token[0],
-                    "run_idx": 0,
-                    "reverse_ctx_idx": 0,
-                    "jsNodeId": n["node_id"],
-                    "clerp": f'Output "{n["label"]}" (p={n["token_prob"]:.3f})'
-                    if n["feature_type"] == LOGIT
-                    else n["label"],
-                    "influence": _null(n["influence"]),
-                    "activation": _null(n["activation"]),
-                }
-            )
-        return {
-            "metadata": {
-                "slug": "-".join(self.prompt.lower().replace(":", "").split())[:80],
-                "scan": self.scan,
-                "transcoder_list": [],
-                "prompt_tokens": self.tokens,
-                "prompt": self.prompt,
-                "node_threshold": None,
-                "schema_version": 1,
-                "info": {"generator": {"name": "mi-workshop"}, "hidden_nodes": self.hidden[0], "hidden_links": self.hidden[1]},
-            },
-            "qParams": {
-                "pinnedIds": [i for ids in self.supernodes.values() for i in ids],
-                "supernodes": [[label, *ids] for label, ids in self.supernodes.items()],
-                "linkType": "both", "clickedId": "", "sg_pos": "",
-            },
-            "nodes": nodes,
-            "links": self.links.to_dict("records"),
-        }  # fmt: skip
+        """Neuronpedia's graph JSON (see ``writer.to_json``)."""
+        from mi_workshop.circuits.writer import to_json
+
+        return to_json(self)
 
     @classmethod
-    def load(cls, path: str | Path) -> AttributionGraph:
-        """Read a graph from Neuronpedia JSON. Raises GraphError naming the file and what is wrong with it."""
+    def load(cls, source: str | Path | dict[str, Any]) -> AttributionGraph:
+        """Read a graph from a JSON file, an https address, a graph's page on Neuronpedia, or a dict (see ``dialects``).
+
+        Raises GraphError naming the source and what is wrong with it; ``notes`` says what was repaired.
+        """
         from mi_workshop.circuits.dialects import read_graph
 
-        return read_graph(path)
+        return read_graph(source)
 
 
 def end_name(node: Any) -> str:
@@ -240,8 +249,9 @@ def end_name(node: Any) -> str:
     return f"token {node.label!r} [{node.ctx_idx}]" if node.feature_type == TOKEN else f"answer {node.label!r}"
 
 
-def _null(value: float) -> float | None:
-    return None if value is None or np.isnan(value) else float(value)
+def cantor(layer: int, index: int) -> int:
+    """Cantor's pairing: one number for a feature's layer and index, as schema version 1 writes it."""
+    return (layer + index) * (layer + index + 1) // 2 + index
 
 
 def _links(matrix: csr_array, ids: Any) -> pd.DataFrame:

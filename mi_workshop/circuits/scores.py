@@ -34,15 +34,27 @@ def normalize(adjacency: csr_array) -> csr_array:
 
 
 def influence(normalized: csr_array, weights: Vector) -> Vector:
-    """Total influence of each node on the answers: w (A + A² + ...); ValueError if the graph has a cycle."""
-    current = weights @ normalized
-    total = current.copy()
-    for _ in range(normalized.shape[0]):
-        current = current @ normalized
-        if not current.any():
-            return total
-        total += current
-    raise ValueError("The graph has a cycle: influence is defined on acyclic graphs only.")
+    """Total influence of each node on the answers: w (A + A² + ...); ValueError if the graph has a cycle.
+
+    Each node passes its influence on once all that it influences have passed theirs: one visit of each link.
+    """
+    a = csr_array(normalized)
+    a.eliminate_zeros()
+    waiting = np.bincount(a.indices, minlength=a.shape[0])  # links to targets that have not passed theirs on
+    total = np.zeros(a.shape[0])
+    front, done = np.flatnonzero(waiting == 0), 0
+    while front.size:
+        done += front.size
+        size = a.indptr[front + 1] - a.indptr[front]
+        start = np.repeat(a.indptr[front] - np.cumsum(size) + size, size)
+        links = start + np.arange(size.sum())
+        sources = a.indices[links]
+        np.add.at(total, sources, a.data[links] * np.repeat(total[front] + weights[front], size))
+        np.subtract.at(waiting, sources, 1)
+        front = np.unique(sources[waiting[sources] == 0])
+    if done < a.shape[0]:
+        raise ValueError("The graph has a cycle: influence is defined on acyclic graphs only.")
+    return total
 
 
 def score(adjacency: csr_array, weights: Vector, is_error: NDArray[np.bool_], is_token: NDArray[np.bool_]) -> Scores:
