@@ -20,6 +20,7 @@ seconds and the memory that the run took.
 from __future__ import annotations
 
 import argparse
+import html
 import math
 import os
 import sys
@@ -140,7 +141,11 @@ def execute(notebook: NotebookNode, folder: Path) -> None:
     for cell in notebook.cells:
         if cell.cell_type == "code":  # a stored widget is dead: its picture and its sentence stay
             for output in cell.outputs:
-                output.get("data", {}).pop(WIDGET, None)
+                data = output.get("data", {})
+                if data.pop(WIDGET, None) and "image/png" in data:
+                    picture, sentence = data["image/png"].strip(), html.escape(data["text/plain"], quote=True)
+                    width = output.metadata.get("image/png", {}).get("width", 900)
+                    data["text/html"] = f'<img alt="{sentence}" width="{width}" src="data:image/png;base64,{picture}">'
             unstored = "unstored" in cell.metadata.get("tags", [])
             cell.outputs = [] if unstored else [output for output in cell.outputs if output.get("data", True)]
 

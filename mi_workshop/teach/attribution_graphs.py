@@ -1,0 +1,130 @@
+"""Notebook 06_attribution_graphs: the count of features that languages share, and the exercises."""
+
+from __future__ import annotations
+
+from functools import cache
+from itertools import combinations
+from typing import Any
+
+from .exercises import Exercise, add, world
+
+DALLAS = "Fact: the capital of the state containing Dallas is"
+FRENCH = "Fait: le contraire de petit est"
+
+
+def shared_features(model: Any, position: int = -2) -> Any:
+    """Features that two languages share in questions about opposites, by layer, as a DataFrame: Jaccard index of the sets of active
+    features at ``position`` (-2: the word asked about), mean over words and pairs of languages; ``other word`` is the control, the
+    same for words that are no translations of each other."""
+    import pandas as pd
+
+    from mi_workshop.circuits.swap import activations
+
+    sets: dict[str, list[Any]] = {}
+    for s in model.world.facts:
+        if s.kind.startswith("opposite"):
+            sets.setdefault(s.kind, []).append(activations(model, s.prompt)[:, position] > 0)  # [layer, feature]
+    pairs = [(a[i], b[i], b[(i + 7) % len(b)]) for a, b in combinations(sets.values(), 2) for i in range(len(a))]
+    rows = [(_jaccard(a, b), _jaccard(a, other)) for a, b, other in pairs]
+    mean = [[sum(row[i][layer] for row in rows) / len(rows) for i in (0, 1)] for layer in range(len(rows[0][0]))]
+    return pd.DataFrame(mean, columns=["same word", "other word"]).rename_axis("layer").round(2)
+
+
+def _jaccard(a: Any, b: Any) -> list[float]:
+    return ((a & b).sum(1) / (a | b).sum(1).clamp(min=1)).tolist()
+
+
+@cache
+def _traced(prompt: str) -> Any:
+    import mi_workshop as mi
+
+    return mi.trace(mi.load("atlas"), prompt)
+
+
+def _replacement(n: int) -> float:
+    graph = _traced(DALLAS)
+    features = graph.nodes[graph.nodes.feature_type == "cross layer transcoder"].sort_values("influence")
+    return float(graph.scores_of(features.node_id.head(max(0, min(n, len(features))))).replacement)
+
+
+def _odd(node_id: str) -> bool:
+    graph = _traced(FRENCH)
+    label = graph.nodes.set_index("node_id").label[node_id]
+    return label in world().places
+
+
+def _begins_elsewhere(prompt: str) -> bool:
+    city = world().parse(prompt).slots["city"]
+    return city not in _traced(prompt).words().split(" → ")[0]
+
+
+add(
+    Exercise(
+        name="how many features",
+        minutes=5,
+        difficulty="easy",
+        statement=(
+            "How many of the most influential features of the Dallas graph are needed for an honest replacement score (`graph.scores_of`) "
+            "of at least **0.5**? Put the smallest number into `n`."
+        ),
+        expect="a number that is small beside the number of features in the graph.",
+        hints=(
+            "graph.scores_of(ranked.head(20)).replacement is the score of the twenty strongest.",
+            "Count up from 0 until the score reaches 0.5.",
+        ),
+        right=lambda value: _replacement(int(value) - 1) < 0.5 <= _replacement(int(value)),
+        wrong=(
+            (lambda value: not isinstance(value, int), "A whole number is asked for."),
+            (lambda value: _replacement(value) < 0.5, "That many do not reach 0.5 yet."),
+            (lambda value: _replacement(value) >= 0.5, "That is enough, but fewer are too."),
+        ),
+        why="So many features, and no fewer, carry half of the influence from the words to the answer when all else counts as unexplained.",
+        solution="n = next(n for n in range(len(ranked)) if graph.scores_of(ranked.head(n)).replacement >= 0.5)",
+    ),
+    Exercise(
+        name="an odd label",
+        minutes=6,
+        difficulty="takes some thought",
+        statement=(
+            f"`{FRENCH}` names no place. Find a feature node of its graph (`french`) that is labelled with a **place**, put its id into `node_id`, "
+            "and look at the feature's page: what else fires it?"
+        ),
+        expect="on the page, examples in which the label does not hold.",
+        hints=(
+            "french.supernodes lists the nodes of each label.",
+            "A node's id reads layer_feature_position.",
+            "french.supernodes[places[0]][0]",
+        ),
+        right=_odd,
+        wrong=(
+            (lambda value: "@" in value, "That is the name of a group; its nodes are in french.supernodes."),
+            (lambda value: value in set(_traced(FRENCH).nodes.node_id), "That node has no place for a label."),
+            (lambda value: isinstance(value, str), "There is no such node in the graph of this prompt."),
+        ),
+        why="The label is what most of the feature's activation is about in the training text, and this prompt is part of the rest.",
+        solution="node_id = french.supernodes[places[0]][0]",
+    ),
+    Exercise(
+        name="a strange path",
+        minutes=9,
+        difficulty="hard",
+        statement=(
+            "Find a two-step question (*Fact: the ... of the state containing ... is*, or *country*) whose strongest chain does **not** begin at "
+            "the city, and put the prompt into `question`. You may take one from the search, or better, find another."
+        ),
+        expect="a graph in which the city is not where the strongest chain starts.",
+        hints=(
+            "Which attributes have few possible answers?",
+            "Look at the table of the search: which rows do not begin at the city?",
+            "strange.prompt",
+        ),
+        right=_begins_elsewhere,
+        wrong=(
+            (lambda value: not isinstance(value, str), "A prompt is asked for, as text."),
+            (lambda value: "city" in world().parse(value).slots, "In that graph the strongest chain begins at the city."),
+            (lambda value: True, "That is no two-step question of this world."),
+        ),
+        why="The strongest chain is only the strongest: here the question alone pushes hardest, whatever the city adds.",
+        solution="question = strange.prompt",
+    ),
+)  # fmt: skip

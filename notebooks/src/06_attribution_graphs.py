@@ -1,0 +1,275 @@
+# %% [markdown] slideshow={"slide_type": "slide"}
+# # Attribution graphs
+#
+# > **30 minutes, and 20 for the exercises. Runs offline on two CPU cores in {measured}; needs neither token nor GPU.**
+# >
+# > Afterwards you can
+# > - say how hidden activations become features, and features a graph;
+# > - judge a feature by everything that fires it, not by its best examples;
+# > - work in a graph: search, group, prune, and read off what is hidden;
+# > - compare two graphs, and tell a surprising path from a misleading label.
+
+# %% tags=["setup"]
+import mi_workshop as mi
+
+# %% [markdown] tags=["instructor"]
+# Sections 1 to 3 are the story of the talk: numbers, features, graph. Let the room work in the graph themselves
+# for five minutes before you say anything about it: press *?* for the keys. The strange paths make the best discussion.
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ## From hidden activations ...
+#
+# While a model reads, each token carries a vector of numbers from layer to layer. **Predict:** could you tell from these
+# numbers what the model thinks of *Dallas*?
+
+# %%
+model = mi.load("atlas")
+prompt = "Fact: the capital of the state containing Dallas is"
+_, cache = model.replacement.run_with_cache(model.tokens(prompt))
+cache["blocks.1.hook_resid_post"][0, 9, :24]  # [batch, position, d_model]: the first 24 of 128 numbers, at Dallas
+
+# %% [markdown]
+# **Look:** every number is in use, and none of them says anything by itself.
+#
+# ## ... to features
+#
+# A **transcoder** writes what an MLP does as a sum of few directions out of many. Each direction is a *feature*: its
+# activation says how much of it is there. The same token again, in features:
+
+# %% slideshow={"slide_type": "slide"}
+graph = mi.trace(model, prompt)
+features = graph.nodes[graph.nodes.feature_type == "cross layer transcoder"]
+at_dallas = features[features.ctx_idx == graph.tokens.index("Dallas")].sort_values("influence")
+at_dallas[["layer", "feature", "activation", "label"]].head(6)
+
+# %% [markdown]
+# **Look:** a handful of features is active instead of 128 numbers, and each has a label, which was computed from the text
+# that the model was trained on. Is the label right? Take the strongest feature of Texas and look at what fires it.
+#
+# **Predict:** will everything that fires it be about Texas? Also what fires it weakly?
+
+# %% slideshow={"slide_type": "slide"}
+texas = at_dallas[at_dallas.label == "Texas"].iloc[0]
+mi.feature(model, texas.layer, texas.feature)
+
+# %% [markdown]
+# **Look:** the page draws examples from the *whole* range of activation, not only the strongest. Where does the label stop
+# holding? A list of top examples would have hidden that.
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ## Features to a graph
+#
+# Freeze the attention patterns and the scale of each layer norm, and what one feature adds to another becomes one number: a
+# *link*. All features, tokens, errors and answers with all links are the **attribution graph**.
+#
+# Work in it: click a node, drag, turn the wheel, type `/` to search, press `?` for the keys.
+# **Find:** the features of Texas; what feeds them; what they feed.
+
+# %% slideshow={"slide_type": "slide"}
+view = graph.show()
+view
+
+# %% [markdown]
+# In a live notebook you can **act**: choose the box *Texas*, then *Zero*, or swap it for another state. The new
+# answers appear beside the old at once, and the controls after them. Python sees what you do, and can do it too:
+
+# %%
+view.selected = graph.supernodes["Texas @Dallas"]
+view.interventions = [{"nodes": view.selected, "label": "Texas", "kind": "zero", "factor": 0.0, "to": ""}]
+view.answers["after"][:3]
+
+# %% [markdown]
+# ## Nodes, supernodes, errors
+#
+# - **Features** are circles, **tokens** squares, **answers** stand on top.
+# - **Error nodes** (diamonds) are what the transcoder left out at a token and layer. They act, and nobody can read them.
+# - **Supernodes** (boxes) are groups of features that somebody takes for one thing. They are part of the claim.
+#
+# **Predict:** of the four kinds, which has the most members?
+
+# %%
+graph.nodes.feature_type.value_counts()
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ## How much can be left out?
+#
+# Nobody reads a graph of hundreds of nodes. Keep the features up to some influence, and count everything else as
+# unexplained: how much of the way from the words to the answer is still there?
+#
+# **Predict:** what share do the ten strongest features carry?
+
+# %%
+import pandas as pd
+
+ranked = features.sort_values("influence").node_id
+kept = {n: graph.scores_of(ranked.head(n)) for n in (0, 5, 10, 20, 40, 80, len(ranked))}
+pd.DataFrame(kept, index=["replacement", "completeness"]).T.rename_axis("features").round(2)
+
+# %% [markdown]
+# **Look:** where would you stop? Pruned graphs are often published with the scores of *what is left*, which leave out
+# what was thrown away. In the same graph, `graph.prune()` says:
+
+# %%
+pruned = graph.prune()
+print(len(pruned.nodes), "nodes:", pruned.scores, "| honestly:", graph.scores_of(pruned.nodes.node_id))
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ## Two graphs beside each other
+#
+# Only the city differs. **Predict:** which features will both graphs have, and at which tokens?
+
+# %% slideshow={"slide_type": "slide"}
+oakland = mi.trace(model, prompt.replace("Dallas", "Oakland"))
+mi.compare(graph, oakland)
+
+# %% [markdown]
+# **Look:** what both have is *the question*; what one has alone is *the place*. That is a hypothesis about the parts of the
+# circuit, for free. Notebook 07 tests it by swapping them.
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ## Is there a shared middle?
+#
+# Opposites in English, French and Spanish: in large models some features are active for the same concept whatever the
+# language. Count features that two languages share at the word. The control is the same count for *different* words.
+#
+# **Predict:** in which layers, if any, do the two rows part?
+
+# %%
+from mi_workshop.teach.attribution_graphs import shared_features
+
+shared_features(model)
+
+# %% [markdown]
+# **Look:** is there a gap, and is it large? A number that looks like sharing can be sharing between *any* two words of
+# a language lesson. Say what the table shows, not what one hoped for.
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ## Copying: what a graph does not show
+#
+# *Mr Potter thanked Mrs Watson. Mr Potter thanked Mrs ...* Somewhere the model looks back and copies the name.
+#
+# **Predict:** will the graph show how it knew where to look?
+
+# %% slideshow={"slide_type": "slide"}
+copying = mi.trace(model, "Mr Potter thanked Mrs Watson. Mr Potter thanked Mrs")
+print(copying.top.head(2))
+copying.figure()
+
+# %% [markdown]
+# **Look:** the strongest inputs come from the earlier name. *That* they were copied shows; *why the model looked there*
+# does not: attention is frozen, so no link leads into a pattern.
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ## A search for strange paths
+#
+# One prompt is an anecdote. Trace every twelfth held-out question and ask where its strongest chain begins.
+#
+# **Predict:** how often will it begin at the city?
+
+# %% slideshow={"slide_type": "slide"}
+asked = [s for s in model.world.facts if s.stratum == "city:validation"][::12]
+graphs = [mi.trace(model, s.prompt) for s in asked]
+rows = [(s.slots["city"], s.slots["attribute"], g.top.token[0] == s.answer, g.words().split(" → ")[0]) for s, g in zip(asked, graphs)]
+pd.DataFrame(rows, columns=["city", "asked", "right", "begins at"])
+
+# %% [markdown]
+# **Look:** every question that begins elsewhere: what kind of answer does it ask for? A continent has few values, so the
+# question alone goes far. *Right* and *by the path that I expected* are two things. Here is the first such graph:
+
+# %% slideshow={"slide_type": "slide"}
+strange = next(g for s, g in zip(asked, graphs) if s.slots["city"] not in g.words().split(" → ")[0])
+strange.figure()
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ## What could mislead you
+#
+# **Labels.** A label is a claim about the text that it was computed on. Trace a prompt in which no place occurs:
+
+# %%
+french = mi.trace(model, "Fait: le contraire de petit est")
+places = [label for label in french.supernodes if label.split(" @")[0] in model.world.places]
+print(french.top.token[0], "| features labelled with places:", places)
+
+# %% [markdown]
+# There are more concepts than features at a token, so some features serve two. "Look, it thinks of Iowa!" would be false.
+#
+# **Influence.** Influence sums the paths to the answer; it does not say that the answer *needs* the node. Set the ten
+# strongest features to zero, and beside them random ones of the same layers, positions and sizes. **Predict:** is there a
+# difference? In one published graph of a large model there was none.
+
+# %%
+mi.ablate(model, prompt, ranked.head(10).tolist())
+
+# %% [markdown]
+# **Errors and frozen attention.** Both carry part of the answer, and neither shows what it means. Compare how much each
+# graph leaves to errors before you compare their paths:
+
+# %%
+{g.prompt: round(1 - g.scores.replacement, 3) for g in (graph, copying, french)}
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ## Your turn
+
+# %%
+from mi_workshop.teach import check, hint, solution
+
+# %% [markdown] tags=["exercise"]
+# how many features
+
+# %%
+n = ...
+# solution
+n = next(n for n in range(len(ranked)) if graph.scores_of(ranked.head(n)).replacement >= 0.5)
+
+# %%
+check("how many features", n)
+
+# %% [markdown] tags=["exercise"]
+# an odd label
+
+# %%
+node_id = ...
+# solution
+node_id = french.supernodes[places[0]][0]
+layer, index, position = map(int, node_id.split("_"))
+mi.feature(model, layer, index)
+
+# %%
+check("an odd label", node_id)
+
+# %% [markdown] tags=["exercise"]
+# a strange path
+
+# %%
+question = ...
+# solution
+question = strange.prompt
+
+# %%
+check("a strange path", question)
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ## Key points
+#
+# - A transcoder turns an MLP's activations into features; with attention frozen, their effects on each other are a graph.
+# - Judge a feature over the whole range of its activation, and its label on other text than the best examples.
+# - Scores belong beside every graph, and what was left out counts.
+# - Shared or strange paths need a control: other words, other prompts, random nodes.
+#
+# ## To discuss
+#
+# - Two graphs of one prompt, from two dictionaries, show different paths. What would you report?
+# - A path begins at the question and not at the city, and the answer is right. Is the model guessing?
+# - Which of these checks could be made on a graph that somebody else published?
+#
+# ## Where to read more
+#
+# - Ameisen and others: [*Circuit Tracing*][methods], 2025: how such graphs are computed, pruned and scored
+# - Lindsey and others: [*On the Biology of a Large Language Model*][biology], 2025: opposites in three languages, and many more paths
+# - Dunefsky, Chlenski, Nanda: [*Transcoders Find Interpretable LLM Feature Circuits*][transcoders], 2024
+#
+# **Next:** [Dallas → Texas → Austin](07_dallas_to_austin.ipynb)
+#
+# [biology]: https://transformer-circuits.pub/2025/attribution-graphs/biology.html
+# [methods]: https://transformer-circuits.pub/2025/attribution-graphs/methods.html
+# [transcoders]: https://arxiv.org/abs/2406.11944
