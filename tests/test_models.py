@@ -65,7 +65,7 @@ def test_labels_are_what_the_corpus_gives(atlas):
 
     fresh = table(describe(atlas))
     assert (fresh.label == atlas.features.label).mean() > 0.99
-    assert (fresh.place == atlas.features.place).mean() > 0.99 and (fresh.place != "").sum() > 100
+    assert (fresh.places == atlas.features.places).mean() > 0.99 and (fresh.places.str.len() > 0).sum() > 100
 
 
 def test_import_is_light():

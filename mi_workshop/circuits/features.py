@@ -1,12 +1,12 @@
 """What each transcoder feature responds to and promotes: computed from the training text (``world.training_text``), never typed in.
 
-A feature stands for a *place* (Texas) if both hold: for at least two attributes, a share of at least ``SHARE`` of its
-activation over the two-hop questions about that attribute falls on the questions about the place, spread over at least
-``CITIES`` of its cities; and a share of at least ``WHOLE`` of its activation over *all* training sentences falls on sentences
-about the place (or it would stand for something else that the questions do not show). It *says* an answer (Austin) if it is no
-place feature, a share of at least ``SAY`` of its activation at last tokens falls on the sentences with that answer, and as large a
-share of all its activation is at last tokens. Otherwise it is named after the token or the attribute that takes the largest share.
-``SHARE``, ``CITIES`` and ``WHOLE`` were chosen on validation prompts, ``SAY`` was set by hand.
+A feature stands for a *place* (Texas) if for at least two attributes a share of at least ``SHARE`` of its activation over the
+two-hop questions about that attribute falls on the questions about the place, spread over at least ``CITIES`` of its cities. Some
+features stand for two or three places: these are their ``places``, which a swap uses. A feature is *labelled* with its places if a
+share of at least ``WHOLE`` of its activation over all training sentences falls on sentences about them. It *says* an answer
+(Austin) if it has no places, a share of at least ``SAY`` of its activation at last tokens falls on the sentences with that answer,
+and as large a share of all its activation is at last tokens. Otherwise it is named after the token or the attribute that takes
+the largest share. ``SHARE`` and ``CITIES`` were chosen on validation prompts, ``WHOLE`` and ``SAY`` (a half) were set by hand.
 Only sentences of the training text are read: held-out questions have no say in which features are chosen.
 """
 
@@ -42,8 +42,8 @@ def by_length(model: Model, sentences: list[Sentence]) -> list[tuple[list[Senten
 def describe(model: Model) -> list[dict[str, Any]]:
     """One record per feature, from every sentence of the training text.
 
-    ``selectivity``: {place: {attribute: [share, cities]}} where a share is at least .1; ``about``: [place, share], the place whose
-    sentences take the largest share of its activation; ``say``: [answer, share] and ``at_end``: the share of its activation that
+    ``selectivity``: {place: {attribute: [share, cities]}} where a share is at least .1; ``about``: {place: share}, shares of
+    its activation that fall on sentences about a place, from .05; ``say``: [answer, share] and ``at_end``: the share of its activation that
     falls on last tokens; ``attribute``: [attribute, share]; ``tokens``: the tokens it fires on, [token, share of its activation];
     ``promotes`` and ``suppresses``: the tokens its decoder raises and lowers most; ``density``: share of positions where it is active.
     """
@@ -84,7 +84,7 @@ def describe(model: Model) -> list[dict[str, Any]]:
                     "feature": f,
                     "density": float(active[layer, f] / positions),
                     "selectivity": selectivity.get((layer, f), {}),
-                    "about": _best(about, layer, f),
+                    "about": {k: round(v, 3) for k in about if k and (v := float(about[k][layer, f])) >= 0.05},
                     "say": _best(say, layer, f),
                     "at_end": round(float(at_end[layer, f]), 3),
                     "attribute": _best(attribute, layer, f),
@@ -125,7 +125,7 @@ def _selectivity(
     world: Atlas, questions: list[Sentence], total: Tensor
 ) -> dict[tuple[int, int], dict[str, dict[str, list[Any]]]]:
     out: dict[tuple[int, int], dict[str, dict[str, list[Any]]]] = {}
-    for attribute in {a for group in ATTRIBUTES.values() for a in group}:
+    for attribute in sorted({a for group in ATTRIBUTES.values() for a in group}):
         rows = [i for i, s in enumerate(questions) if s.slots["attribute"] == attribute]
         homes = [world.home[questions[i].slots["city"]].name for i in rows]
         acts = total[rows]
@@ -147,22 +147,20 @@ def _logit_effects(model: Model) -> Tensor:
     return effects - effects.mean(-1, keepdim=True)
 
 
-def place_of(
+def places_of(
     selectivity: dict[str, dict[str, list[Any]]], share: float = SHARE, cities: int = CITIES, only: str | None = None
-) -> str | None:
-    """The place a feature stands for, or None; with ``only``, judged on that one attribute (for the transfer control)."""
-    best, strength = None, 0.0
+) -> list[str]:
+    """The places a feature stands for, strongest first; with ``only``, judged on that one attribute (for the transfer control)."""
+    found: dict[str, float] = {}
     for place, attributes in selectivity.items():
-        good = sorted(
-            (s for a, (s, n) in attributes.items() if s >= share and n >= cities and only in (None, a)), reverse=True
-        )
-        if len(good) >= (1 if only else 2) and good[0] > strength:
-            best, strength = place, good[0]
-    return best
+        good = [s for a, (s, n) in attributes.items() if s >= share and n >= cities and only in (None, a)]
+        if len(good) >= (1 if only else 2):
+            found[place] = max(good)
+    return sorted(found, key=lambda place: (-found[place], place))
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """The records of ``describe``, indexed by (layer, feature), with ``place``, ``say_answer``, ``label`` and ``concept`` added.
+    """The records of ``describe``, indexed by (layer, feature), with ``places``, ``say_answer``, ``label`` and ``concept`` added.
 
     ``concept`` is the label of a feature of a place, of an answer or of what is asked, and empty for other features.
     """
@@ -173,33 +171,32 @@ def read_table(path: Path) -> pd.DataFrame:
 
 def table(records: list[dict[str, Any]]) -> pd.DataFrame:
     frame = pd.DataFrame(records).set_index(["layer", "feature"])
-    frame["place"] = [
-        place if share >= WHOLE and place_of(selectivity) == place else ""
-        for selectivity, (place, share) in zip(frame.selectivity, frame.about, strict=True)
-    ]
+    frame["places"] = [places_of(s) for s in frame.selectivity]
     frame["say_answer"] = [
-        "" if place or min(share, at_end) < SAY else answer
-        for place, (answer, share), at_end in zip(frame.place, frame.say, frame.at_end, strict=True)
+        "" if places or min(share, at_end) < SAY else answer
+        for places, (answer, share), at_end in zip(frame.places, frame.say, frame.at_end, strict=True)
     ]
-    frame["label"] = [_label(row) for row in frame.itertuples()]
+    labels = [_label(row) for row in frame.itertuples()]
+    frame["label_kind"], frame["label"] = zip(*labels, strict=True)
     asked = [f"{word!r}" for kind, attributes in ATTRIBUTES.items() for word in (kind, *attributes)]
-    stands = (frame.place != "") | (frame.say_answer != "") | frame.label.isin(asked)
+    stands = frame.label_kind.isin(["place", "answer"]) | frame.label.isin(asked)
     frame["concept"] = frame.label.where(stands, "")
     return frame
 
 
-def _label(row: Any) -> str:
-    if row.place:
-        return row.place
+def _label(row: Any) -> tuple[str, str]:
+    """Kind of label (``place``, ``answer``, ``token``, ``attribute``, ``tokens`` for a mixture, ``silent``) and the label."""
+    if row.places and sum(row.about.get(place, 0) for place in row.places) >= WHOLE:
+        return "place", " / ".join(row.places)
     if row.say_answer:
-        return f"say {row.say_answer}"
+        return "answer", f"say {row.say_answer}"
     if not row.tokens:
-        return "silent"
+        return "silent", "silent"
     if row.tokens[0][1] >= 0.5:
-        return f"{row.tokens[0][0]!r}"
+        return "token", f"{row.tokens[0][0]!r}"
     if row.attribute[0] and row.attribute[1] >= 0.8:
-        return f"{row.attribute[0]!r}"
-    return "fires on " + ", ".join(t for t, _ in row.tokens[:3])
+        return "attribute", f"{row.attribute[0]!r}"
+    return "tokens", "fires on " + ", ".join(t for t, _ in row.tokens[:3])
 
 
 def save_table(path: Path, records: list[dict[str, Any]]) -> None:

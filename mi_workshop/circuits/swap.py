@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mi_workshop.circuits.features import place_of
+from mi_workshop.circuits.features import places_of
 from mi_workshop.circuits.intervene import decoders, feature_activations, frozen_attention, intervene
 from mi_workshop.models import Model, ModelError
 from mi_workshop.worlds import WorldError
@@ -149,11 +149,16 @@ def feature_sets(model: Model, place: str, answer: str | None = None, only: str 
     ``only``: judge a feature by its selectivity on questions about this attribute alone (transfer control).
     """
     table = model.features
-    mine = [place_of(s, only=only) == place for s in table.selectivity] if only else (table.place == place)
+    mine = torch.tensor(
+        [
+            place in (places_of(s, only=only) if only else places)
+            for s, places in zip(table.selectivity, table.places, strict=True)
+        ]
+    )
     if answer is not None:
-        mine = mine | (table.say_answer == answer)
+        mine |= torch.tensor((table.say_answer == answer).to_numpy())
     shape = (model.replacement.cfg.n_layers, model.replacement.transcoders.d_transcoder)
-    return torch.tensor(list(mine)).reshape(shape)
+    return mine.reshape(shape)
 
 
 def make_edit(model: Model, asked: Sentence, donor: Sentence, at: str, only: str | None = None) -> Edit:

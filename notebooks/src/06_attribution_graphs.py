@@ -169,7 +169,10 @@ copying.figure()
 # %% slideshow={"slide_type": "slide"}
 asked = [s for s in model.world.facts if s.stratum == "city:validation"][::12]
 graphs = [mi.trace(model, s.prompt) for s in asked]
-rows = [(s.slots["city"], s.slots["attribute"], g.top.token[0] == s.answer, g.words().split(" → ")[0]) for s, g in zip(asked, graphs)]
+rows = [
+    (s.slots["city"], s.slots["attribute"], g.top.token[0] == s.answer, g.words().split(" → ")[0])
+    for s, g in zip(asked, graphs)
+]
 pd.DataFrame(rows, columns=["city", "asked", "right", "begins at"])
 
 # %% [markdown]
