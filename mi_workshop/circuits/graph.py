@@ -31,7 +31,7 @@ class AttributionGraph:
     ``nodes``: ``node_id, feature_type, layer, ctx_idx, feature, activation, influence, token_prob, label``. Layer -1 is the
     embedding, the highest layer the answers. ``influence`` is cumulative (0 = strongest; keep a node when
     influence <= threshold). ``links``: ``source, target, weight``, the direct linear effect of one on the other.
-    ``hidden`` counts the nodes and links that pruning left out.
+    ``hidden`` counts the nodes and links that pruning left out. ``model`` is what was traced (None for a graph from a file).
     """
 
     prompt: str
@@ -42,6 +42,7 @@ class AttributionGraph:
     scan: str = ""
     hidden: tuple[int, int] = (0, 0)
     seconds: float = 0.0
+    model: Any = field(default=None, repr=False, compare=False)
 
     # ------------------------------------------------------------- numbers
     @cached_property
@@ -109,7 +110,7 @@ class AttributionGraph:
         total = links.assign(size=links.weight.abs()).groupby("t")["size"].sum()
         between = links.dropna(subset="s")
         between = between[between.s != between.t].groupby(["s", "t"], as_index=False).weight.sum()
-        between["share"] = between.weight / between.t.map(total)
+        between["share"] = between.weight / between.t.map(total).astype(float)
         out = between.rename(columns={"s": "source", "t": "target"})
         return out.sort_values("share", key=abs, ascending=False, ignore_index=True)
 
@@ -121,13 +122,15 @@ class AttributionGraph:
         flow = self.flow
         here = f"answer {self.top.token[0]!r}"
         steps: list[tuple[str, float, str]] = []
+        seen = {here}  # supernodes made by hand may feed each other
         while not here.startswith("token "):
-            inputs = flow[(flow.target == here) & (flow.share > 0)]
+            inputs = flow[(flow.target == here) & (flow.share > 0) & ~flow.source.isin(seen)]
             if not len(inputs):
                 break
             best = inputs.iloc[0]
             steps.insert(0, (str(best.source), float(best.share), here))
             here = str(best.source)
+            seen.add(here)
         return steps
 
     def words(self) -> str:
@@ -159,6 +162,12 @@ class AttributionGraph:
 
         return draw_graph(self, **options)
 
+    def show(self, **traits: Any) -> Any:
+        """The interactive view (``widgets.graph_view.GraphView``); ``traits`` set what it starts with, such as ``size="stage"``."""
+        from mi_workshop.widgets.graph_view import GraphView
+
+        return GraphView(self, **traits)
+
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> tuple[dict[str, Any], dict[str, Any]]:
         from mi_workshop.plots import mimebundle
 
@@ -166,7 +175,7 @@ class AttributionGraph:
 
     # ----------------------------------------------------------------- files
     def save(self, path: str | Path) -> Path:
-        """Write ``.json`` (Neuronpedia's format), ``.html`` (self-contained), ``.svg`` or ``.png``; returns the path."""
+        """Write ``.json`` (Neuronpedia's format), ``.html`` (the interactive view in one file), ``.svg`` or ``.png``; returns the path."""
         path = Path(path)
         if path.suffix == ".json":
             write_text(path, json.dumps(self.to_json(), ensure_ascii=False))
