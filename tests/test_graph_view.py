@@ -17,7 +17,7 @@ from mi_workshop.circuits.ablate import ablate
 from mi_workshop.circuits.graph import FEATURE, LOGIT, TOKEN, AttributionGraph, GraphError
 from mi_workshop.circuits.swap import swap
 from mi_workshop.widgets import graph_view
-from mi_workshop.widgets.graph_view import OPENING, GraphView
+from mi_workshop.widgets.graph_view import OPENING
 from mi_workshop.widgets.standalone import embed
 
 PROMPT = "Fact: the capital of the state containing Dallas is"

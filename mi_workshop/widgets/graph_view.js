@@ -464,7 +464,7 @@ class View {
     this.scores.textContent = s ? `replacement ${s.replacement.toFixed(2)}  ·  completeness ${s.completeness.toFixed(2)}` : "no scores: the graph has a cycle";
     const hiddenNodes = g.n - this.shown.reduce((a, b) => a + b, 0), hiddenLinks = g.m - drawn.possible, weak = drawn.possible - drawn.list.length;
     const parts = [hiddenNodes || hiddenLinks ? `${number(hiddenNodes)} of ${number(g.n)} nodes and ${number(hiddenLinks)} of ${number(g.m)} links hidden by the threshold` : `All ${number(g.n)} nodes and ${number(g.m)} links shown`];
-    if (weak) parts.push(`the ${number(weak)} weakest of the other ${number(drawn.possible)} links not drawn`);
+    if (weak) parts.push(`the ${number(weak)} weakest of these ${number(drawn.possible)} links not drawn`);
     if (this.meta.hidden?.some(Boolean)) parts.push(`pruning had left out ${number(this.meta.hidden[0])} nodes and ${number(this.meta.hidden[1])} links`);
     this.hiddenText = parts.join("; ") + ".";
     if (this.told !== undefined && this.told !== this.hiddenText) this.say(`${this.hiddenText} ${this.scores.textContent}`);
@@ -506,12 +506,12 @@ class View {
       item.node.classList.toggle("mi-say", name.startsWith("say "));
       item.node.classList.toggle("mi-chain", this.main.has(name));
       item.node.classList.toggle("mi-changed", Boolean(done));
+      item.minor = !done && !this.main.has(name) && name in this.meta.suggested && supernodes[name].length < 2;
     }
-    const best = Math.max(...Array.from({ length: g.n }, (_, i) => (g.kind[i] === ANSWER ? g.prob[i] : 0)));
-    Array.from({ length: g.n }, (_, i) => i).filter((i) => g.kind[i] === ANSWER).sort((a, b) => g.prob[b] - g.prob[a]).forEach((i) => {
+    Array.from({ length: g.n }, (_, i) => i).filter((i) => g.kind[i] === ANSWER).sort((a, b) => g.prob[b] - g.prob[a]).forEach((i, k) => {
       const item = label("answer", `${clean(g.label[i], 20).trim()} ${percent(g.prob[i])}`, g.x[i], g.y[i], { "data-node": g.id[i], title: clean(g.label[i]) });
       item.name = g.end[i];
-      item.node.classList.toggle("mi-chain", g.prob[i] === best);
+      item.node.classList.toggle("mi-chain", k === 0);
     });
     this.items = items;
     this.labels.replaceChildren(...items.map((i) => i.node));
@@ -522,9 +522,11 @@ class View {
     const boxes = this.items.filter((i) => i.kind === "pill" || i.kind === "answer");
     for (const i of boxes) { i.node.hidden = false; [i.w, i.h] = [i.node.offsetWidth, i.node.offsetHeight]; }
     const order = boxes.sort((a, b) => b.node.classList.contains("mi-chain") - a.node.classList.contains("mi-chain") || (a.kind === "answer" ? -1 : 0) - (b.kind === "answer" ? -1 : 0));
-    const inside = order.filter((i) => { const [x, y] = this.at(i.x, i.y); return x > 0 && x < this.w && y > 0 && y < this.h; });
+    const far = this.view.k < 1.5 && order.filter((i) => i.kind === "pill").length > 8; // weak boxes of one node wait until one looks closer
+    for (const i of order) if (far && i.minor) i.node.hidden = true;
+    const inside = order.filter((i) => !i.node.hidden).filter((i) => { const [x, y] = this.at(i.x, i.y); return x > 0 && x < this.w && y > 0 && y < this.h; });
     const places = place(inside.map((i) => { const [x, y] = this.at(i.x, i.y); return { x, y, w: i.w, h: i.h }; }), this.w, this.h - this.foot);
-    this.crowded = 0;
+    this.crowded = order.filter((i) => i.node.hidden).length;
     for (const i of order) i.dx = i.dy = 0;
     inside.forEach((i, k) => { if (places[k]) [i.dx, i.dy] = [places[k].dx, places[k].dy]; else { i.node.hidden = true; this.crowded++; } });
     const rows = this.items.filter((i) => i.kind === "layer"), gap = Math.ceil((1.3 * this.em) / Math.max(1, (rows.length > 1 ? (this.h / rows.length) * this.view.k : 99)));
@@ -534,7 +536,7 @@ class View {
       i.node.style.maxWidth = `${Math.max(room - 2, 14)}px`;
       i.node.classList.toggle("mi-chain", [...this.main].some((name) => name === this.tokenEnd(i)));
     }
-    this.status.textContent = this.hiddenText + (this.crowded ? ` No room for ${number(this.crowded)} ${this.crowded === 1 ? "label" : "labels"}: zoom in.` : "") + (this.meta.notes?.length ? ` ${this.meta.notes.map((n) => clean(n, 300)).join(" ")}` : "");
+    this.status.textContent = this.hiddenText + (this.crowded ? ` ${number(this.crowded)} ${this.crowded === 1 ? "label" : "labels"} left out: zoom in.` : "") + (this.meta.notes?.length ? ` ${this.meta.notes.map((n) => clean(n, 300)).join(" ")}` : "");
   }
 
   tokenEnd(item) {
@@ -594,7 +596,7 @@ class View {
     c.strokeStyle = col.ink;
     buckets.forEach((list, b) => {
       const size = b % 5;
-      c.globalAlpha = [0.07, 0.12, 0.2, 0.3, 0.42][size] * (size < 2 ? 0.4 + 0.6 * many : 1);
+      c.globalAlpha = [0.07, 0.12, 0.2, 0.3, 0.42][size] * ((size < 2 ? 0.4 : 0.6) + (size < 2 ? 0.6 : 0.4) * many);
       c.lineWidth = [0.6, 0.8, 1.2, 1.8, 2.6][size] * this.big;
       c.setLineDash(b > 4 && list.length < 400 ? [2.5 * this.big, 3 * this.big] : []);
       this.lines(c, list);
@@ -948,7 +950,7 @@ class View {
     const g = this.g, clicked = this.model.get("clicked"), i = g.index.get(clicked) ?? -1, out = [];
     const list = (title, rows) => { if (rows.length) out.push(h("h4", { text: title }), h("ol", {}, ...rows)); };
     if (i >= 0) {
-      const row = ({ node, weight, share }) => h("li", {}, h("button", { type: "button", class: "mi-link", onclick: () => { this.set({ clicked: g.id[node] }); this.select([g.id[node]]); if (this.shown[node]) this.goTo(node); } },
+      const row = ({ node, weight, share }) => h("li", {}, h("button", { type: "button", class: "mi-link", onclick: () => { this.set({ clicked: g.id[node] }); this.select([g.id[node]]); if (this.shown[node]) this.goTo(node); this.root.focus({ preventScroll: true }); } },
         h("bdi", { text: clean(g.label[node] || g.id[node], 48) }), h("span", { class: "mi-quiet", text: this.shown[node] ? "" : " hidden" })), h("span", { class: "mi-number", text: `${percent(share)}`, title: `weight ${weight.toPrecision(3)}` }), h("span", { class: "mi-number mi-quiet", text: weight.toPrecision(2) }));
       const [title, ...facts] = this.lineOf(i);
       out.push(h("h3", {}, h("bdi", { text: title })), h("p", { class: "mi-quiet", text: `${clean(g.id[i], 60)}. ${facts.join("; ")}.` }));
@@ -973,7 +975,7 @@ class View {
       const line = h("div", { class: "mi-answer-row" }, h("b", {}, h("bdi", { text: clean(row.token, 24).trim() }), row.expected ? h("small", { text: "expected" }) : ""), h("div", {}));
       for (const kind of ["before", "after"]) if (row[kind] !== null) {
         const one = bar(kind, row[kind], kind === "before" ? "before" : "now");
-        one.firstChild.style.width = `${Math.max(0.4, 72 * row[kind])}%`;
+        one.firstChild.style.width = `${Math.max(0.4, 68 * row[kind])}%`;
         line.lastChild.append(one);
       }
       out.push(line);
@@ -999,19 +1001,19 @@ class View {
       b.text = clean(b.kind === FEATURE ? `${short(b.name)}${b.size > 1 ? ` ×${b.size}` : ""}` : ((b.kind === TOKEN && this.meta.tokens[g.ctx[b.node]]) || g.label[b.node]) + (b.kind === ANSWER ? ` ${percent(g.prob[b.node])}` : ""), 22).trim();
       Object.assign(b, { px: size, w: pen.measureText(b.text).width + 1.6 * size, h: b.chain ? 2.2 * em : 1.75 * em });
     }
-    const widest = Array.from({ length: c.columns }, (_, k) => Math.max(0, ...c.boxes.filter((b) => b.col === k).map((b) => b.w))), sum = widest.reduce((a, b) => a + b, 0), free = Math.max((width - sum - 8) / Math.max(1, c.columns - 1), 3 * em);
+    const widest = Array.from({ length: c.columns }, (_, k) => Math.max(0, ...c.boxes.filter((b) => b.col === k).map((b) => b.w))), sum = widest.reduce((a, b) => a + b, 0), free = Math.max((width - sum - 8) / Math.max(1, c.columns - 1), 5.5 * em);
     let x = 4;
     const middle = widest.map((w) => { const m = x + w / 2; x += w + free; return m; }), full = Math.max(width, x - free + 4);
     for (const b of c.boxes) at.set(b.name, Object.assign(b, { x: middle[b.col], y: (b.row - low + 0.5) * gap + 0.4 * em }));
     const parts = [], texts = [], used = c.boxes.map((b) => ({ x: b.x, y: b.y, w: b.w, h: b.h }));
-    for (const e of [...c.edges].sort((p, q) => p.chain - q.chain)) {
+    for (const e of [...c.edges].sort((p, q) => q.chain - p.chain)) { // the chain takes its places first, and is drawn last
       const a = at.get(e.source), b = at.get(e.target), back = b.col <= a.col, wide = (1 + 8 * Math.abs(e.share) ** 0.8) * (e.chain ? 1 : 0.7), head = e.chain ? 8 + wide : 6 + wide;
       const [x0, x1] = back ? [a.x, b.x] : [a.x + a.w / 2, b.x - b.w / 2 - head], [y0, y1] = back ? [a.y - a.h / 2, b.y - b.h / 2 - head] : [a.y, b.y], bend = Math.max((x1 - x0) * 0.45, 14);
       // over a box that stands between the two, the line bows out of the way
       const through = !back && a.y === b.y && c.boxes.some((o) => o.col > a.col && o.col < b.col && o.y === a.y), lift = through ? (e.chain ? 0 : -gap * 0.9) : 0;
       const d = back ? `M${x0},${y0} C${x0},${y0 - gap} ${x1},${y1 - gap} ${x1},${y1}` : `M${x0},${y0} C${x0 + bend},${y0 + lift} ${x1 - bend},${y1 + lift} ${x1},${y1}`;
-      parts.push(h("svg:path", { d, class: `mi-edge${e.chain ? " mi-chain" : ""}${e.share < 0 ? " mi-minus" : ""}`, "stroke-width": wide.toFixed(1) }, h("svg:title", { text: `${clean(e.source)} → ${clean(e.target)}: ${percent(e.share)}` })));
-      parts.push(h("svg:path", { class: `mi-head${e.chain ? " mi-chain" : ""}`, d: back ? `M${x1 - head / 1.6},${y1 - 1} h${head * 1.25} L${x1},${y1 + head} z` : `M${x1 - 1},${y1 - head / 1.6} v${head * 1.25} L${x1 + head},${y1} z` }));
+      parts.unshift(h("svg:path", { d, class: `mi-edge${e.chain ? " mi-chain" : ""}${e.share < 0 ? " mi-minus" : ""}`, "stroke-width": wide.toFixed(1) }, h("svg:title", { text: `${clean(e.source)} → ${clean(e.target)}: ${percent(e.share)}` })));
+      parts.unshift(h("svg:path", { class: `mi-head${e.chain ? " mi-chain" : ""}`, d: back ? `M${x1 - head / 1.6},${y1 - 1} h${head * 1.25} L${x1},${y1 + head} z` : `M${x1 - 1},${y1 - head / 1.6} v${head * 1.25} L${x1 + head},${y1} z` }));
       const text = percent(e.share), size = e.chain ? 1.25 * em : 0.9 * em;
       for (const t of [0.5, 0.35, 0.65, 0.22, 0.78]) {
         const bez = (p0, p1, p2, p3) => (1 - t) ** 3 * p0 + 3 * (1 - t) ** 2 * t * p1 + 3 * (1 - t) * t * t * p2 + t ** 3 * p3;

@@ -77,7 +77,7 @@ def test_scores_and_counts_follow_the_threshold(page, graph):
         """async () => { const found = document.querySelector('.mi-scores').textContent.match(/[\\d.]+/g); return found.map(Number) }"""
     )
     np.testing.assert_allclose(scores, graph.scores, atol=0.0051)
-    assert "weakest of the other 32,754 links not drawn" in page.locator(".mi-status").text_content()
+    assert "weakest of these 32,754 links not drawn" in page.locator(".mi-status").text_content()
     slider = page.locator(".mi-slider input")
     slider.focus()
     page.keyboard.press("Home")
