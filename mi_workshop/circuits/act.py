@@ -160,13 +160,9 @@ def controls(model: Model, action: Action, n: int = N_RANDOM) -> Iterator[list[d
         plain = model.replacement(edit.tokens[None])[0, -1]
     was = int(plain.argmax())
     back = intervene(model, edit.tokens, edit.now[None], edit.mask[None])[0]
-    done = [
-        {
-            "name": "values put back",
-            **best(model, back, 1)[0],
-            "note": f"no logit moves by more than {(back - plain).abs().max():.0e}",
-        }
-    ]
+    moved = float((back - plain).abs().max())
+    note = f"no logit moves by more than {moved:.0e}" if moved else "no logit moves"
+    done = [{"name": "values put back", **best(model, back, 1)[0], "note": note}]
     if action.same is not None:
         same = best(model, intervene(model, edit.tokens, action.same.values[None], action.same.mask[None])[0], 1)[0]
         done.append({"name": "same place", **same, "note": f"its features as in the prompt about {action.same_city}"})

@@ -63,14 +63,15 @@ export function scores(g, shown) {
 
 /** Links with both ends shown, the strongest `max` of them: {list, possible}. */
 export function drawnLinks(g, shown, max = MAX_LINKS) {
-  let list = [];
-  for (let e = 0; e < g.m; e++) if (shown[g.source[e]] && shown[g.target[e]]) list.push(e);
-  const possible = list.length;
-  if (possible > max) {
-    const least = Float32Array.from(list, (e) => Math.abs(g.weight[e])).sort()[possible - max];
-    list = list.filter((e) => Math.abs(g.weight[e]) >= least).slice(0, max);
+  const all = new Int32Array(g.m), size = new Float32Array(g.m);
+  let possible = 0;
+  for (let e = 0; e < g.m; e++) if (shown[g.source[e]] && shown[g.target[e]]) {
+    size[possible] = Math.abs(g.weight[e]);
+    all[possible++] = e;
   }
-  return { list: Int32Array.from(list), possible };
+  if (possible <= max) return { list: all.slice(0, possible), possible };
+  const least = size.slice(0, possible).sort()[possible - max];
+  return { list: all.slice(0, possible).filter((_, k) => size[k] >= least).slice(0, max), possible };
 }
 
 /** The strongest inputs or outputs of a node: {node, weight, share}; share is of all absolute input of the receiving node. */
@@ -281,7 +282,11 @@ const short = (label) => label.split(" @")[0];
 /** A model of traits without a kernel, for a saved page and for tests. */
 export function standIn(state) {
   const heard = {};
-  if (typeof state.links === "string") state.links = Uint8Array.from(atob(state.links), (c) => c.charCodeAt(0));
+  if (typeof state.links === "string") {
+    const text = atob(state.links), bytes = new Uint8Array(text.length);
+    for (let i = 0; i < text.length; i++) bytes[i] = text.charCodeAt(i);
+    state.links = bytes;
+  }
   return {
     get: (key) => state[key],
     set(key, value) { state[key] = value; for (const f of [...(heard[`change:${key}`] || [])]) f(); },
@@ -611,9 +616,9 @@ class View {
 
   lines(c, list) {
     const { source, target } = this.g, { xs, ys } = this;
-    for (let k = 0; k < list.length; k += 200) { // long paths with many crossings are slow to fill
+    for (let k = 0; k < list.length; k += 10) { // long paths with many crossings are slow to draw
       c.beginPath();
-      for (const e of list.slice(k, k + 200)) { c.moveTo(xs[source[e]], ys[source[e]]); c.lineTo(xs[target[e]], ys[target[e]]); }
+      for (const e of list.slice(k, k + 10)) { c.moveTo(xs[source[e]], ys[source[e]]); c.lineTo(xs[target[e]], ys[target[e]]); }
       c.stroke();
     }
   }
@@ -626,9 +631,9 @@ class View {
       styles.get(style).push(i);
     }
     const paint = { say: [col.orange, col.bg], grouped: [col.blue, col.bg], free: [col.bg, col.blue], [ERROR]: [col.bg, col.grey], [TOKEN]: [col.ink, col.bg], [ANSWER]: [col.bg, col.ink], [OTHER]: [col.grey, col.bg] };
-    for (const [style, list] of styles) {
+    for (const [style, list] of styles) for (let from = 0; from < list.length; from += 100) {
       c.beginPath();
-      for (const i of list) {
+      for (const i of list.slice(from, from + 100)) {
         const [x, y] = [xs[i], ys[i]];
         if (style === String(ERROR)) { const d = 1.25 * r; c.moveTo(x, y - d); c.lineTo(x + d, y); c.lineTo(x, y + d); c.lineTo(x - d, y); c.closePath(); }
         else if (style === String(TOKEN)) c.rect(x - r, y - r, 2 * r, 2 * r);
