@@ -24,6 +24,15 @@ PROMPT = "Fact: the capital of the state containing Dallas is"
 TEXAS = "Texas @Dallas"
 
 
+@pytest.fixture(autouse=True)
+def no_loop():
+    """The browser of other tests leaves its event loop running in this thread; a script has none."""
+    running = asyncio.events._get_running_loop()
+    asyncio.events._set_running_loop(None)
+    yield
+    asyncio.events._set_running_loop(running)
+
+
 @pytest.fixture
 def view(graph):
     return graph.show()
