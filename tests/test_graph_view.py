@@ -88,7 +88,7 @@ def test_zeroing_is_what_ablate_says(atlas, view):
     """Another number in the picture than from the library would make both worthless."""
     view.interventions = [zero(view)]
     result = ablate(atlas, PROMPT, view.supernodes[TEXAS])
-    for mine, theirs in zip(view.answers["after"], result.after, strict=True):
+    for mine, theirs in zip(view.answers["after"][:5], result.after, strict=True):
         assert mine["token"] == theirs["token"] and mine["prob"] == pytest.approx(theirs["prob"], abs=1e-5)
     controls = {c["name"]: c for c in view.answers["controls"]}
     assert controls["random sets"]["prob"] == pytest.approx(np.mean(result.random_probs), abs=1e-4)
@@ -100,7 +100,7 @@ def test_swapping_is_what_swap_says(atlas, view):
     view.interventions = [zero(view) | {"kind": "swap", "to": "California"}]
     result = swap(atlas, PROMPT, "Texas", "California", at="city", n_random=1)
     assert view.answers["expected"] == result.expected
-    for mine, theirs in zip(view.answers["after"], result.after, strict=True):
+    for mine, theirs in zip(view.answers["after"][:5], result.after, strict=True):
         assert mine["token"] == theirs["token"] and mine["prob"] == pytest.approx(theirs["prob"], abs=1e-5)
     assert {c["name"] for c in view.answers["controls"]} == {"values put back", "same place", "random sets"}
 
@@ -108,6 +108,7 @@ def test_swapping_is_what_swap_says(atlas, view):
 def test_scaling_by_one_changes_nothing_and_reset_takes_off(view):
     view.interventions = [zero(view) | {"kind": "scale", "factor": 1.0}]
     before, after = view.answers["before"], view.answers["after"]
+    assert {a["token"] for a in before} == {a["token"] for a in after}, "a bar without its partner would read as 0 %"
     assert [a["token"] for a in before] == [a["token"] for a in after]
     np.testing.assert_allclose([a["prob"] for a in before], [a["prob"] for a in after], atol=1e-4)
     view.interventions = []

@@ -141,11 +141,18 @@ def _swap(model: Model, prompt: str, ids: list[str], to: str, action: Action) ->
 
 
 def answers(model: Model, action: Action) -> tuple[Answers, Answers]:
-    """The answers before and after, likeliest first."""
+    """The five likeliest answers before and after, then what is likely on the other side only (or expected)."""
     edit = action.edit
     with torch.no_grad():
         plain = model.replacement(edit.tokens[None])[0, -1]
-    return best(model, plain), best(model, intervene(model, edit.tokens, edit.values[None], edit.mask[None])[0])
+    new = intervene(model, edit.tokens, edit.values[None], edit.mask[None])[0]
+    words = [a["token"] for logits in (plain, new) for a in best(model, logits)] + [action.expected]
+    sides = []
+    for logits in (plain, new):
+        top, probs = best(model, logits), logits.softmax(-1)
+        more = [w for w in dict.fromkeys(words) if w is not None and w not in {a["token"] for a in top}]
+        sides.append(top + [{"token": w, "prob": float(probs[model.token_id(w)])} for w in more])
+    return sides[0], sides[1]
 
 
 def controls(model: Model, action: Action, n: int = N_RANDOM) -> Iterator[list[dict[str, Any]]]:
