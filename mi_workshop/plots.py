@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import html
 import io
-import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -314,41 +313,11 @@ def mimebundle(figure: Figure, sentence: str) -> tuple[dict[str, Any], dict[str,
 
 
 def save_figure(graph: AttributionGraph, path: Path) -> None:
-    """Write the picture as .svg or .png, or as one .html file with the circuit in words and no external request."""
-    figure = graph.figure()
+    """Write the picture as .svg or .png, or the interactive view as one .html file."""
     if path.suffix == ".html":
-        write_text(path, page(graph, figure))
+        from mi_workshop.widgets.standalone import page
+
+        write_text(path, page(graph))
     else:
+        figure = graph.figure()
         write(path, lambda p: figure.savefig(p, format=path.suffix[1:], dpi=160))
-
-
-def svg(figure: Figure) -> str:
-    out = io.StringIO()
-    figure.savefig(out, format="svg", metadata={"Date": None})
-    text = out.getvalue()
-    return text[text.index("<svg") :]
-
-
-def page(graph: AttributionGraph, figure: Figure) -> str:
-    """A self-contained HTML page: the picture, the circuit in words, the features of each supernode."""
-    nodes = graph.nodes.set_index("node_id")
-    items = "".join(
-        f"<li><b>{html.escape(label)}</b>: {html.escape(', '.join(f'{i} ({nodes.activation[i]:.2f})' for i in ids))}</li>"
-        for label, ids in graph.supernodes.items()
-    )
-    top = "".join(
-        f"<tr><td>{html.escape(t)}</td><td>{p:.3f}</td></tr>"
-        for t, p in zip(graph.top.token, graph.top.prob, strict=True)
-    )
-    return textwrap.dedent("""\
-        <!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>
-        <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
-        <style>body{{font:17px/1.5 system-ui,sans-serif;max-width:72rem;margin:2rem auto;padding:0 1rem;color:#1a1a1a}}
-        svg{{width:100%;height:auto}}pre{{white-space:pre-wrap;font-size:1em}}td{{padding:.1rem .8rem .1rem 0}}</style>
-        <h1>{title}</h1><p>{sentence}</p><div role="img" aria-label="{sentence}">{svg}</div>
-        <h2>The circuit in words</h2><pre>{words}</pre><h2>Answers</h2><table>{top}</table>
-        <h2>Supernodes</h2><p>layer_feature_position (activation)</p><ul>{items}</ul></html>
-        """).format(
-        title=html.escape(graph.prompt), sentence=html.escape(graph.describe(), quote=True), svg=svg(figure),
-        words=html.escape(graph.words()), top=top, items=items,
-    )  # fmt: skip

@@ -38,7 +38,7 @@ class AttributionGraph:
     ``hidden`` counts the nodes and links that pruning left out. ``notes`` says what was repaired when the graph was read,
     one sentence for each kind of repair; ``dangling_pins`` and ``renamed_nodes`` count two of them. ``pins`` and ``clicked``
     are what a viewer had pinned and selected; ``opaque``: feature numbers are no index in a layer. ``source_set`` names the transcoders
-    where a file does.
+    where a file does. ``model`` is what was traced (None for a graph from a file).
     """
 
     prompt: str
@@ -56,6 +56,7 @@ class AttributionGraph:
     renamed_nodes: int = 0
     opaque: bool = False
     source_set: str = ""
+    model: Any = field(default=None, repr=False)
 
     # ------------------------------------------------------------- numbers
     @cached_property
@@ -206,6 +207,12 @@ class AttributionGraph:
 
         return draw_graph(self, **options)
 
+    def show(self, **traits: Any) -> Any:
+        """The interactive view (``widgets.graph_view.GraphView``); ``traits`` set what it starts with, such as ``size="stage"``."""
+        from mi_workshop.widgets.graph_view import GraphView
+
+        return GraphView(self, **traits)
+
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> tuple[dict[str, Any], dict[str, Any]]:
         from mi_workshop.plots import mimebundle
 
@@ -213,7 +220,7 @@ class AttributionGraph:
 
     # ----------------------------------------------------------------- files
     def save(self, path: str | Path) -> Path:
-        """Write ``.json`` (Neuronpedia's format), ``.html`` (self-contained), ``.svg`` or ``.png``; returns the path."""
+        """Write ``.json`` (Neuronpedia's format), ``.html`` (the interactive view in one file), ``.svg`` or ``.png``; returns the path."""
         path = Path(path)
         if path.suffix == ".json":
             write_text(path, json.dumps(self.to_json(), ensure_ascii=False, allow_nan=False))

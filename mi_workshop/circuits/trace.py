@@ -35,7 +35,7 @@ def trace(
         )
     vocabulary = model.tokenizer.convert_ids_to_tokens(range(len(model.tokenizer)))
     graph = from_circuit_tracer(raw, prompt, vocabulary, model.features.label.to_dict(), model.tokenizer.bos_token)
-    return replace(graph, supernodes=suggest(model, graph), seconds=time.perf_counter() - start)
+    return replace(graph, supernodes=suggest(model, graph), seconds=time.perf_counter() - start, model=model)
 
 
 def suggest(model: Model, graph: AttributionGraph) -> dict[str, list[str]]:

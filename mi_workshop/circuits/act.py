@@ -1,0 +1,191 @@
+"""Act on nodes of a graph: several interventions at once, the new answers first, their controls in small portions.
+
+An intervention is ``{"nodes": [ids], "kind": "zero" | "scale" | "swap", "factor": float, "to": str}``: the features are set to
+zero, to ``factor`` times their activation, or the place that they stand for is swapped for the place ``to`` at their token
+(``circuits.swap.make_edit``). What is unusual in the answers means something only beside the controls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mi_workshop.circuits.graph import GraphError
+from mi_workshop.circuits.intervene import intervene
+from mi_workshop.circuits.swap import (
+    N_RANDOM,
+    Edit,
+    _place,
+    _same,
+    activations,
+    best,
+    feature_sets,
+    make_edit,
+    random_edits,
+)
+from mi_workshop.models import Model
+from mi_workshop.worlds import WorldError
+
+CHUNK = 20  # random sets computed between two looks at whether somebody has asked for something else
+Answers = list[dict[str, Any]]
+
+
+@dataclass
+class Action:
+    """All interventions as one edit. ``barred`` [layer, feature] are the features that no random set may touch; ``expected``
+    is the answer that the world's key gives after the swaps, if there are any; ``same`` puts the old place in again, taken
+    from the prompt about another of its cities (``same_city``)."""
+
+    edit: Edit
+    barred: Tensor
+    expected: str | None = None
+    same: Edit | None = None
+    same_city: str = ""
+
+
+def feature_sites(model: Model, prompt: str, node_ids: list[str]) -> list[tuple[int, int, int]]:
+    """(layer, position, feature) of node ids ``L_F_P``. Raises GraphError for one that is no active feature of the prompt."""
+    now, sites = activations(model, prompt), []
+    for node_id in node_ids:
+        try:
+            layer, feature, position = map(int, str(node_id).split("_"))
+            active = min(layer, feature, position) >= 0 and bool(now[layer, position, feature] > 0)
+        except (ValueError, IndexError):
+            active = False
+        if not active:
+            raise GraphError(f"{node_id!r} is no active feature of this prompt: only features can be changed.")
+        sites.append((layer, position, feature))
+    if not sites:
+        raise GraphError("Nothing is selected that could be changed.")
+    return sites
+
+
+def place_at(model: Model, prompt: str, node_ids: list[str]) -> tuple[str, list[int]]:
+    """The place that most of these features stand for ("" if most stand for none) and the positions where they are."""
+    sites = feature_sites(model, prompt, node_ids)
+    places = [model.features.place[layer, feature] for layer, _, feature in sites]
+    common = max(sorted(set(places)), key=places.count)
+    return common, sorted({p for (_, p, _), place in zip(sites, places, strict=True) if place == common})
+
+
+def choices(model: Model, prompt: str, supernodes: dict[str, list[str]]) -> dict[str, list[str]]:
+    """For each supernode of the place that the prompt speaks of: the places that it can be swapped for."""
+    world = model.world
+    try:
+        assert world is not None
+        here = _place(model, world.parse(prompt))
+    except (AssertionError, KeyError, WorldError):
+        return {}
+    others = [p.name for p in world.places.values() if p.kind == here.kind and p.name != here.name]
+    out = {}
+    for label, ids in supernodes.items():
+        try:
+            if place_at(model, prompt, ids)[0] == here.name:
+                out[label] = others
+        except GraphError:
+            continue
+    return out
+
+
+def combine(model: Model, prompt: str, interventions: list[dict[str, Any]]) -> Action:
+    """One edit from all interventions; a later one wins where two touch the same feature.
+
+    Raises GraphError for what is no intervention, or names no active feature; WorldError for an unknown place.
+    """
+    now = activations(model, prompt)
+    edit = Edit(model.tokens(prompt), now.clone(), torch.zeros_like(now, dtype=torch.bool), now, now)
+    action = Action(edit, torch.zeros(now.shape[0], now.shape[2], dtype=torch.bool))
+    for one in interventions:
+        try:
+            kind, ids, factor, to = (
+                one["kind"], list(one["nodes"]), float(one.get("factor") or 0), str(one.get("to") or ""),
+            )  # fmt: skip
+        except (KeyError, TypeError, ValueError, AttributeError):
+            raise GraphError(f"This is no intervention: {str(one)[:80]}.") from None
+        if kind == "swap":
+            _swap(model, prompt, ids, to, action)
+        elif kind in ("zero", "scale"):
+            for layer, position, feature in feature_sites(model, prompt, ids):
+                new = 0.0 if kind == "zero" else factor * now[layer, position, feature]
+                edit.values[layer, position, feature], edit.mask[layer, position, feature] = new, True
+        else:
+            raise GraphError(f"There is no intervention {str(kind)[:40]!r}: choose zero, scale or swap.")
+    action.barred |= edit.mask.any(1)
+    return action
+
+
+def _swap(model: Model, prompt: str, ids: list[str], to: str, action: Action) -> None:
+    world = model.world
+    old, positions = place_at(model, prompt, ids)
+    if world is None or not old:
+        raise GraphError("These features stand for no place that could be swapped for another.")
+    asked, donor = world.parse(prompt), world.parse(world.swap(prompt, old, to)[0])
+    same = _same(model, asked)
+    site = torch.zeros_like(action.edit.mask)
+    site[:, positions] = True
+    for edit, source in ((action.edit, donor), (None, same)):
+        made = make_edit(model, asked, source, "state")
+        made.mask &= site
+        if edit is None:
+            action.same, action.same_city = made, same.slots.get("city", old)
+        else:
+            edit.values = torch.where(made.mask, made.values, edit.values)
+            edit.mask |= made.mask
+            edit.donor = made.donor
+    action.expected = donor.answer
+    action.barred |= feature_sets(model, old, asked.answer) | feature_sets(model, to, donor.answer)
+
+
+def answers(model: Model, action: Action) -> tuple[Answers, Answers]:
+    """The five likeliest answers before and after, then what is likely on the other side only (or expected)."""
+    edit = action.edit
+    with torch.no_grad():
+        plain = model.replacement(edit.tokens[None])[0, -1]
+    new = intervene(model, edit.tokens, edit.values[None], edit.mask[None])[0]
+    words = [a["token"] for logits in (plain, new) for a in best(model, logits)] + [action.expected]
+    sides = []
+    for logits in (plain, new):
+        top, probs = best(model, logits), logits.softmax(-1)
+        more = [w for w in dict.fromkeys(words) if w is not None and w not in {a["token"] for a in top}]
+        sides.append(top + [{"token": w, "prob": float(probs[model.token_id(w)])} for w in more])
+    return sides[0], sides[1]
+
+
+def controls(model: Model, action: Action, n: int = N_RANDOM) -> Iterator[list[dict[str, Any]]]:
+    """The controls so far, ``{name, token, prob, note}``, again and again while more of them are done.
+
+    *values put back*: every changed feature set to the value that it has anyway; *same place*: for a swap, the old place
+    taken from another of its cities; *random sets*: ``n`` sets matched in number, layer, position and size
+    (``swap.random_edits``).
+    """
+    edit = action.edit
+    with torch.no_grad():
+        plain = model.replacement(edit.tokens[None])[0, -1]
+    was = int(plain.argmax())
+    back = intervene(model, edit.tokens, edit.now[None], edit.mask[None])[0]
+    moved = float((back - plain).abs().max())
+    note = f"no logit moves by more than {moved:.0e}" if moved else "no logit moves"
+    done = [{"name": "values put back", **best(model, back, 1)[0], "note": note}]
+    if action.same is not None:
+        same = best(model, intervene(model, edit.tokens, action.same.values[None], action.same.mask[None])[0], 1)[0]
+        done.append({"name": "same place", **same, "note": f"its features as in the prompt about {action.same_city}"})
+    yield done
+    noise = random_edits(model, edit, action.barred, n)
+    want = model.token_id(action.expected) if action.expected else None
+    kept = flipped = expected = 0.0
+    for i in range(0, n, CHUNK):
+        rows = noise[i : i + CHUNK]
+        probs = intervene(model, edit.tokens, rows.nan_to_num(0), ~rows.isnan()).softmax(-1)
+        kept, flipped = kept + float(probs[:, was].sum()), flipped + float((probs.argmax(-1) != was).sum())
+        expected += float((probs.argmax(-1) == want).sum()) if want is not None else 0
+        count = i + len(rows)
+        note = f"mean of {count} of {n}; the answer changes in {flipped / count:.0%}"
+        note += f" and becomes {action.expected} in {expected / count:.0%}" if action.expected else ""
+        yield [
+            *done,
+            {"name": "random sets", "token": best(model, plain, 1)[0]["token"], "prob": kept / count, "note": note},
+        ]
