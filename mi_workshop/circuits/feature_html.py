@@ -207,7 +207,7 @@ def document(page: FeaturePage) -> str:
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{_text(page.name)}: {_text(page.label)}</title>'
         '<meta name="viewport" content="width=device-width"><meta name="color-scheme" content="light dark">'
         "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
-        "<style>body{font:17px/1.5 system-ui,sans-serif;max-width:68rem;margin:1.5rem auto;padding:0 1rem}</style>"
+        "<style>body{font:17px/1.5 system-ui,sans-serif;max-width:76rem;margin:1.5rem auto;padding:0 1rem}</style>"
         f"<main>{fragment(page)}</main></html>\n"
     )
 
