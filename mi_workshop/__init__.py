@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from mi_workshop import worlds as worlds
     from mi_workshop.circuits.ablate import ablate as ablate
     from mi_workshop.circuits.compare import compare as compare
+    from mi_workshop.circuits.feature_page import feature as feature
     from mi_workshop.circuits.graph import AttributionGraph as AttributionGraph
     from mi_workshop.circuits.swap import swap as swap
     from mi_workshop.circuits.trace import trace as trace
@@ -19,10 +20,22 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 _HOME = {  # imported on first use: the libraries behind them take seconds and hundreds of megabytes
-    "AttributionGraph": "circuits.graph", "ablate": "circuits.ablate", "compare": "circuits.compare", "doctor": "teach.doctor", "load": "models", "Model": "models", "names": "models",
-    "swap": "circuits.swap", "trace": "circuits.trace",
+    "AttributionGraph": "circuits.graph", "ablate": "circuits.ablate", "compare": "circuits.compare", "doctor": "teach.doctor",
+    "feature": "circuits.feature_page", "load": "models", "Model": "models", "names": "models", "swap": "circuits.swap", "trace": "circuits.trace",
 }  # fmt: skip
-__all__ = ["AttributionGraph", "ablate", "compare", "Model", "doctor", "load", "names", "swap", "trace", "worlds"]
+__all__ = [
+    "AttributionGraph",
+    "ablate",
+    "compare",
+    "Model",
+    "doctor",
+    "feature",
+    "load",
+    "names",
+    "swap",
+    "trace",
+    "worlds",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -67,9 +67,10 @@ def feature_sites(model: Model, prompt: str, node_ids: list[str]) -> list[tuple[
 def place_at(model: Model, prompt: str, node_ids: list[str]) -> tuple[str, list[int]]:
     """The place that most of these features stand for ("" if most stand for none) and the positions where they are."""
     sites = feature_sites(model, prompt, node_ids)
-    places = [model.features.place[layer, feature] for layer, _, feature in sites]
-    common = max(sorted(set(places)), key=places.count)
-    return common, sorted({p for (_, p, _), place in zip(sites, places, strict=True) if place == common})
+    places = [model.features.places[layer, feature] or [""] for layer, _, feature in sites]
+    all_places = [place for several in places for place in several]
+    common = max(sorted(set(all_places)), key=all_places.count)
+    return common, sorted({p for (_, p, _), several in zip(sites, places, strict=True) if common in several})
 
 
 def choices(model: Model, prompt: str, supernodes: dict[str, list[str]]) -> dict[str, list[str]]:

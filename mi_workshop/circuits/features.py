@@ -18,6 +18,7 @@ from typing import Any
 
 import pandas as pd
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from mi_workshop.circuits.intervene import decoders, feature_activations
@@ -72,7 +73,7 @@ def describe(model: Model) -> list[dict[str, Any]]:
     at_end = last.sum(0) / total.sum(0).clamp(min=1e-8)
     attribute = _shares([s.slots.get("attribute", "") for s in sentences], total)
     token = by_token / by_token.sum(0).clamp(min=1e-8)
-    logits = _logit_effects(model)
+    logits = torch.stack([logit_effects(model, decoders(model, layer).sum(1)) for layer in range(shape[0])])
     records = []
     for layer in range(shape[0]):
         for f in range(shape[1]):
@@ -137,13 +138,10 @@ def _selectivity(
     return out
 
 
-def _logit_effects(model: Model) -> Tensor:
-    """Direct effect of each feature on the logits [layer, feature, token], mean over tokens removed."""
-    m = model.replacement
-    rows = []
-    for layer in range(m.cfg.n_layers):
-        rows.append(decoders(model, layer).sum(1) @ m.unembed.W_U)
-    effects = torch.stack(rows)
+def logit_effects(model: Model, written: Float[Tensor, "*item d_model"]) -> Float[Tensor, "*item d_vocab"]:
+    """Direct effect on the logits of vectors written to the residual stream, mean over tokens removed; the scale of the
+    final layer norm is left out."""
+    effects = written @ model.replacement.unembed.W_U
     return effects - effects.mean(-1, keepdim=True)
 
 
@@ -160,9 +158,12 @@ def places_of(
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """The records of ``describe``, indexed by (layer, feature), with ``places``, ``say_answer``, ``label`` and ``concept`` added.
+    """The records of ``describe``, indexed by (layer, feature), with ``places``, ``say_answer``, ``label_kind``, ``label`` and
+    ``concept`` added.
 
-    ``concept`` is the label of a feature of a place, of an answer or of what is asked, and empty for other features.
+    ``label_kind`` is ``place``, ``answer``, ``token``, ``attribute``, ``tokens`` (a mixture), ``many`` (no token takes a share
+    worth naming) or ``silent``; ``concept`` is the label of a feature of a place, of an answer or of what is asked, and empty
+    for other features.
     """
     if not path.exists():
         raise ModelError(f"The feature file {path} is missing: install mi-workshop again.")
@@ -176,22 +177,23 @@ def table(records: list[dict[str, Any]]) -> pd.DataFrame:
         "" if places or min(share, at_end) < SAY else answer
         for places, (answer, share), at_end in zip(frame.places, frame.say, frame.at_end, strict=True)
     ]
-    labels = [_label(row) for row in frame.itertuples()]
-    frame["label_kind"], frame["label"] = zip(*labels, strict=True)
+    frame["label_kind"], frame["label"] = zip(*map(label_of, frame.itertuples()), strict=True)
     asked = [f"{word!r}" for kind, attributes in ATTRIBUTES.items() for word in (kind, *attributes)]
     stands = frame.label_kind.isin(["place", "answer"]) | frame.label.isin(asked)
     frame["concept"] = frame.label.where(stands, "")
     return frame
 
 
-def _label(row: Any) -> tuple[str, str]:
-    """Kind of label (``place``, ``answer``, ``token``, ``attribute``, ``tokens`` for a mixture, ``silent``) and the label."""
+def label_of(row: Any) -> tuple[str, str]:
+    """Kind of label and label of a row that holds ``places``, ``about``, ``say_answer``, ``density``, ``tokens`` and ``attribute``."""
     if row.places and sum(row.about.get(place, 0) for place in row.places) >= WHOLE:
         return "place", " / ".join(row.places)
     if row.say_answer:
         return "answer", f"say {row.say_answer}"
-    if not row.tokens:
+    if not row.density:
         return "silent", "silent"
+    if not row.tokens:
+        return "many", "fires on many tokens"
     if row.tokens[0][1] >= 0.5:
         return "token", f"{row.tokens[0][0]!r}"
     if row.attribute[0] and row.attribute[1] >= 0.8:

@@ -1,0 +1,117 @@
+"""What fires where: the activations of all units (transcoder features, neurons) at every token of the training text.
+
+Computed on first use, in one pass over the text, kept sparse and remembered for each model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float
+from scipy.sparse import csc_array, csr_array, vstack
+from torch import Tensor
+
+from mi_workshop.circuits.intervene import decoders
+from mi_workshop.models import Model, ModelError
+
+
+class FeatureError(ModelError):
+    """There is no such feature, or nothing to show of it; the message says why."""
+
+
+@dataclass(frozen=True)
+class Dictionary:
+    """Units that read one place of each layer and write directions: all that a page needs to know about them, be they
+    transcoder features, neurons or the features of a sparse autoencoder.
+
+    ``reads``: the hook, after ``blocks.<layer>.``; ``encode(x, layer)``: activations [..., unit] from what the hook sees;
+    ``writes(layer)``: what each unit adds to the residual stream [unit, d_model]; ``table``: labels, where there are any.
+    """
+
+    reads: str
+    encode: Callable[[Tensor, int], Float[Tensor, "*item unit"]]
+    writes: Callable[[int], Float[Tensor, "unit d_model"]]
+    table: pd.DataFrame | None
+
+
+def _features(model: Model) -> Dictionary:
+    m = model.replacement
+    return Dictionary(
+        m.feature_input_hook, m.transcoders.encode_layer, lambda layer: decoders(model, layer).sum(1), model.features
+    )
+
+
+def _neurons(model: Model) -> Dictionary:
+    blocks = model.replacement.blocks
+    return Dictionary("mlp.old_mlp.hook_post", lambda x, _: x, lambda layer: blocks[layer].mlp.old_mlp.W_out, None)
+
+
+KINDS: dict[str, Callable[[Model], Dictionary]] = {"feature": _features, "neuron": _neurons}
+
+
+@dataclass(frozen=True)
+class Text:
+    """The training text, one entry per token (<bos> left out): its id, its sentence, the id of the token after it."""
+
+    words: list[list[str]]  # of each sentence
+    answers: list[str]
+    tokens: list[np.ndarray]  # ids [sentence, position] of the sentences of one length, <bos> first
+    ids: np.ndarray
+    sentence: np.ndarray
+    following: np.ndarray
+    start: np.ndarray  # first entry of each sentence
+
+
+@lru_cache(maxsize=8)
+def training_text(model: Model) -> Text:
+    """Every sentence of ``world.training_text``, by length."""
+    if model.world is None:
+        raise FeatureError(
+            f"The text that {model.name!r} was trained on is not known, so its features have no pages; choose an embedded model."
+        )
+    trained = model.world.training_text()
+    ids = model.tokenizer([s.prompt for s in trained], add_special_tokens=False).input_ids
+    order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
+    answers = [trained[i].answer for i in order]
+    lengths = np.array([len(ids[i]) for i in order])
+    rows = [[model.tokenizer.bos_token_id, *ids[i]] for i in order]
+    same = np.split(np.arange(len(rows)), np.flatnonzero(np.diff(lengths)) + 1)
+    after = [[*row[2:], model.token_id(answer)] for row, answer in zip(rows, answers, strict=True)]
+    return Text(
+        [model.tokenizer.convert_ids_to_tokens(row[1:]) for row in rows], answers,
+        [np.array([rows[i] for i in group]) for group in same],
+        np.concatenate([row[1:] for row in rows]), np.repeat(np.arange(len(rows)), lengths), np.concatenate(after),
+        np.concatenate([[0], np.cumsum(lengths)[:-1]]),
+    )  # fmt: skip
+
+
+@lru_cache(maxsize=8)
+@torch.no_grad()
+def text_activations(model: Model, kind: str = "feature") -> csc_array:
+    """Activation of every unit of every layer at every token of the training text [token, layer * unit], remembered."""
+    m, dictionary, blocks = model.replacement, KINDS[kind](model), []
+    for group in training_text(model).tokens:
+        for tokens in torch.from_numpy(group).split(256):
+            found: list[Tensor] = []
+
+            def read(x: Tensor, hook: Any, found: list[Tensor] = found) -> None:
+                found.append(dictionary.encode(x, int(hook.name.split(".")[1]))[:, 1:].flatten(0, 1))
+
+            hooks = [(f"blocks.{layer}.{dictionary.reads}", read) for layer in range(m.cfg.n_layers)]
+            m.run_with_hooks(tokens, fwd_hooks=hooks, stop_at_layer=m.cfg.n_layers)
+            blocks.append(csr_array(torch.cat(found, 1).float().numpy()))
+    return vstack(blocks, format="csc")
+
+
+@lru_cache(maxsize=8)
+def directions(model: Model, kind: str) -> np.ndarray:
+    """What the units of all layers write [layer * unit, d_model], each at length 1."""
+    writes = KINDS[kind](model).writes
+    written = torch.cat([writes(layer).detach().float() for layer in range(model.replacement.cfg.n_layers)])
+    return (written / written.norm(dim=1, keepdim=True).clamp(min=1e-8)).numpy()

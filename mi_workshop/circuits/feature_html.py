@@ -1,0 +1,268 @@
+"""How a feature's page looks: an HTML fragment that JupyterLab keeps as it is in an untrusted notebook, and a picture.
+
+Only inline styles that its sanitizer lets through, colours half transparent so that they work on light and dark, and everything that
+colour says is also said by a number, a mark or a weight. Words are text, never markup.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from mi_workshop.circuits.feature_page import Example, FeaturePage
+from mi_workshop.circuits.features import SAY, SHARE
+from mi_workshop.plots import BLUE, GREY, INK, ORANGE, new_figure
+
+LINE = "border-bottom:1px solid rgba(128,128,128,0.35)"
+QUIET, FIRE, CALM = "opacity:0.75", "213,94,0", "0,114,178"  # vermilion for what fires, blue for what holds
+KINDS = {
+    "place": f"a place: at least {SHARE:.0%} of its activation over the two-hop questions about two attributes falls on it",
+    "answer": f"an answer: at least {SAY:.0%} of its activation at the last token falls on questions with this answer",
+    "token": "a token: it takes at least half of the activation",
+    "attribute": "what is asked: this attribute takes most of its activation over the two-hop questions",
+    "tokens": "a mixture: the tokens that take most of its activation",
+    "many": "a mixture: no token takes a share of its activation worth naming",
+    "silent": "silent: it never fires in the training text",
+}
+GROUPS = {"strongest": "the strongest", "missed": "missed: the label holds, it is silent", "silent": "silent"}
+
+
+def _text(value: Any) -> str:
+    return html.escape(str(value), quote=True)
+
+
+def _percent(value: float) -> str:
+    return "–" if np.isnan(value) else f"{value:.0%}" if value >= 0.995 or value == 0 else f"{value:.1%}"
+
+
+def _title(text: str, note: str = "") -> str:
+    return f'<div style="margin:14px 0 4px 0"><b>{text}</b> <span style="{QUIET}">{note}</span></div>'
+
+
+def _table(head: Iterable[str], rows: Iterable[Iterable[str]], align: str = "lrrrrrr") -> str:
+    """Cells are HTML already; ``align`` holds l or r for each column."""
+    cell = "padding:2px 12px 2px 0;white-space:nowrap;background-color:transparent;text-align:"
+    sides = ["left" if a == "l" else "right" for a in align]
+    top = "".join(
+        f'<th style="{cell}{side};font-weight:normal;{QUIET}">{h}</th>' for side, h in zip(sides, head, strict=False)
+    )
+    body = "".join(
+        f'<tr style="{LINE};background-color:transparent">'
+        + "".join(f'<td style="{cell}{side}">{c}</td>' for side, c in zip(sides, row, strict=False))
+        + "</tr>"
+        for row in rows
+    )
+    style = "border-collapse:collapse;margin:0;font-size:100%;table-layout:auto"
+    return f'<table style="{style}"><tr style="{LINE}">{top}</tr>{body}</table>'
+
+
+def _bar(share: float, colour: str, width: int = 90) -> str:
+    size = round(width * min(1, max(0, share)))
+    return f'<span style="display:inline-block;width:{size}px;height:11px;background-color:rgba({colour},0.75)"></span>'
+
+
+def _sentence(example: Example, peak: float) -> str:
+    """The words, shaded by their activation; the one that the example was chosen for is bold and carries its number."""
+    out = []
+    for i, (word, act) in enumerate(zip(example.words, example.activations, strict=True)):
+        shade = f"background-color:rgba({FIRE},{0.08 + 0.57 * act / peak:.2f})" if act > 0 and peak else ""
+        style, inner = f"padding:1px 3px;border-radius:3px;{shade}" if shade else "", _text(word)
+        if i == example.at and act > 0:
+            style += f";font-weight:bold;border-bottom:2px solid rgba({FIRE},1)"
+            inner += f'<span style="font-size:75%;margin-left:4px">{act:.2f}</span>'
+        out.append(f'<span title="{act:.3f}" style="{style}">{inner}</span>')
+    mark = {True: "✓", False: "✗", None: "·"}[example.holds]
+    return (
+        f'<div style="line-height:1.7"><span style="display:inline-block;width:20px">{mark}</span>{" ".join(out)}'
+        f' <span style="white-space:nowrap;{QUIET}">→ {_text(example.answer)}</span></div>'
+    )
+
+
+def _histogram(page: FeaturePage) -> str:
+    """Columns as high as the logarithm of their count; the blue part is the share of these tokens at which the label holds."""
+    every, right = page.histogram
+    size = 80 * np.log10(1 + every) / max(np.log10(1 + every.max(initial=0)), 1e-8)
+    columns = "".join(
+        f'<div title="{n} tokens, label holds at {r}" style="width:11px;margin-right:2px;height:{h:.0f}px;'
+        f'background-color:rgba(128,128,128,0.3)"><div style="height:{h * (1 - r / max(n, 1)):.0f}px"></div>'
+        f'<div style="height:{h * r / max(n, 1):.0f}px;background-color:rgba({CALM},0.9)"></div></div>'
+        for n, r, h in zip(every.tolist(), right.tolist(), size, strict=True)
+    )
+    note = "; lower, blue part: label holds" if page.concept else ""
+    return (
+        f'<div style="display:flex;align-items:flex-end;height:80px;width:262px;border-bottom:1px solid rgba(128,128,128,0.8)">{columns}</div>'
+        f'<div style="width:262px;display:flex;justify-content:space-between;font-size:85%;{QUIET}">'
+        f"<span>0</span><span>activation</span><span>{page.maximum:.2f}</span></div>"
+        f'<div style="width:262px;font-size:85%;{QUIET}">height: log of up to {every.max(initial=0)} tokens{note}</div>'
+    )
+
+
+def _effects(page: FeaturePage, count: int) -> str:
+    largest = max((abs(v) for _, v in (*page.promotes, *page.suppresses)), default=1) or 1
+    sides = zip(page.promotes[:count], page.suppresses[:count], strict=True)
+    rows = (
+        [_text(a), f"{x:+.2f}", _bar(x / largest, FIRE, 40), _text(b), f"{y:+.2f}", _bar(-y / largest, CALM, 40)]
+        for (a, x), (b, y) in sides
+    )
+    return _table(["promotes", "", "", "suppresses", "", ""], rows, "lrllrl")
+
+
+def _neighbours(page: FeaturePage, count: int) -> str:
+    table = page.neighbours
+    own = table.layer == page.layer
+    rows = [
+        [_text(n.label), f"{n.layer}/{n.index}", f"{n.cosine:+.2f}"]
+        for side in (own, ~own)
+        for n in table[side].head(count).itertuples()
+    ]
+    return _table(["label", page.kind, "cosine"], rows)
+
+
+def _selectivity(page: FeaturePage) -> str:
+    places = sorted(page.selectivity.items(), key=lambda p: -max(share for share, _ in p[1].values()))[:4]
+    attributes = list(dict.fromkeys(a for _, found in places for a in found))
+    rows = (
+        [_text(place), *(f"{found[a][0]:.0%} ({found[a][1]})" if a in found else "–" for a in attributes)]
+        for place, found in places
+    )
+    note = "share of its activation over two-hop questions (cities)"
+    return _title("Selectivity", note) + _table(["place", *map(_text, attributes)], rows)
+
+
+def _scores(page: FeaturePage) -> str:
+    rows = [
+        [f"{b.low:.0%} to {b.high:.0%}", str(b.tokens), _percent(b.share), _bar(b.share if b.tokens else 0, CALM, 60),
+         _percent(b.precision), _percent(b.recall)]
+        for b in page.bins.itertuples()
+    ]  # fmt: skip
+    head = ["of the maximum", "tokens", "label holds at", "", "precision", "recall"]
+    return _table(head, rows, "lrrlrr")
+
+
+def _chosen(page: FeaturePage, compact: bool) -> list[Example]:
+    """All examples; in the short form two of the strongest and one of each other group."""
+    kept = [
+        list(e)[: (2 if g == "strongest" else 1) if compact else None]
+        for g, e in groupby(page.examples, lambda e: e.group)
+    ]
+    return [e for group in kept for e in group]
+
+
+def fragment(page: FeaturePage, compact: bool = False) -> str:
+    """The page in HTML (see ``FeaturePage.html``)."""
+    facts = (
+        f"{_text(page.name)} · active at {page.density:.2%} of {page.n_tokens:,} tokens · maximum {page.maximum:.2f}"
+    )
+    out = [
+        f'<div style="font-size:140%;font-weight:bold;line-height:1.3">{_text(page.label)}</div>'
+        f"<div>{facts}</div>"
+        f'<div style="{QUIET}">labelled as {KINDS[page.label_kind]}</div>'
+    ]
+    if page.concept:
+        purity = page.purity()
+        out.append(f'<div style="margin:8px 0">{_text(purity[0].upper() + purity[1:])}</div>')
+    count = 5 if compact else 8
+    writes = [_title("What it writes", "logits per unit of activation") + _effects(page, count)]
+    if len(page.neighbours):
+        writes.append(_title("Neighbours", "by what they write") + _neighbours(page, 2 if compact else 4))
+    if page.selectivity and not compact:
+        writes.append(_selectivity(page))
+    if page.maximum == 0:
+        return _boxes([*out, *writes])
+    scores = [_title("How strongly it fires") + _histogram(page)]
+    if page.concept and not compact:
+        scores.append(
+            _title("How well the label fits", "precision and recall: of this range and all above") + _scores(page)
+        )
+    fires = [
+        _title(
+            "What fires it", "drawn from the whole range" + "; ✓ the label holds, ✗ it does not" * bool(page.concept)
+        )
+    ]
+    for group, examples in groupby(_chosen(page, compact), lambda e: e.group):
+        fires.append(f'<div style="{QUIET};margin-top:6px;font-size:90%">{_text(GROUPS.get(group, group))}</div>')
+        fires += [_sentence(e, page.maximum) for e in examples]
+    wide = "flex-basis:480px;flex-grow:1;min-width:0"
+    sides = f'<div style="{wide}">{"".join(fires)}</div><div>{"".join(writes)}</div>'
+    return _boxes([*out, _row("".join(f"<div>{box}</div>" for box in scores)), _row(sides)])
+
+
+def _row(boxes: str) -> str:
+    """Side by side where there is room."""
+    return f'<div style="display:flex;flex-wrap:wrap;gap:4px 40px">{boxes}</div>'
+
+
+def _boxes(parts: list[str]) -> str:
+    return f'<div style="text-align:left;line-height:1.45;overflow-x:auto">{"".join(parts)}</div>'
+
+
+def document(page: FeaturePage) -> str:
+    """One self-contained file, light or dark as the reader's system is."""
+    return (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{_text(page.name)}: {_text(page.label)}</title>'
+        '<meta name="viewport" content="width=device-width"><meta name="color-scheme" content="light dark">'
+        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
+        "<style>body{font:17px/1.5 system-ui,sans-serif;max-width:76rem;margin:1.5rem auto;padding:0 1rem}</style>"
+        f"<main>{fragment(page)}</main></html>\n"
+    )
+
+
+# ------------------------------------------------------------------------- picture
+def draw(page: FeaturePage) -> Figure:
+    """Histogram (blue: the label holds), what it promotes and suppresses, and examples from the whole range."""
+    examples = _chosen(page, compact=True) if page.maximum > 0 else []
+    height = 3.6 + 0.36 * len(examples)
+    figure = new_figure(11, height)
+    figure.set_layout_engine("none")
+    figure.text(0.02, 1 - 0.3 / height, page.label, fontsize=20, weight="bold", va="center", parse_math=False)
+    facts = f"{page.name}  ·  active at {page.density:.2%} of {page.n_tokens:,} tokens  ·  {KINDS[page.label_kind].split(':')[0]}"
+    figure.text(0.02, 1 - 0.62 / height, facts, fontsize=11, color="#444444", va="center", parse_math=False)
+    counts, effects = (figure.add_axes((x, 1 - 3.05 / height, w, 2.1 / height)) for x, w in ((0.06, 0.4), (0.62, 0.34)))
+    steps = np.linspace(0, page.maximum or 1, page.histogram.shape[1] + 1)
+    for n, colour, hatch, label in (
+        (page.histogram[0], "#DDDDDD", "", "all tokens"), (page.histogram[1], BLUE, "///", "label holds")
+    ):  # fmt: skip
+        counts.stairs(n + 0.5, steps, fill=True, fc=colour, ec=INK, lw=0.6, hatch=hatch, label=label, baseline=0.5)
+    counts.set_yscale("log")
+    counts.set_xlabel("activation", fontsize=12)
+    counts.set_ylabel("tokens (log)", fontsize=12)
+    counts.legend(fontsize=11, frameon=False)
+    both = [*page.promotes[:5], *page.suppresses[:5][::-1]][::-1]
+    effects.barh(
+        range(len(both)), [v for _, v in both], color=[ORANGE if v > 0 else GREY for _, v in both], ec=INK, lw=0.6
+    )
+    effects.set_yticks(range(len(both)), [t for t, _ in both], fontsize=10.5, parse_math=False)
+    effects.axvline(0, color=INK, lw=0.8)
+    effects.set_xlabel("logits per unit of activation", fontsize=12)
+    for ax in (counts, effects):
+        ax.spines[["top", "right"]].set_visible(False)
+    for i, example in enumerate(examples):
+        _draw_sentence(figure, example, page.maximum, (len(examples) - i - 0.5) * 0.36 / height)
+    return figure
+
+
+def _draw_sentence(figure: Figure, example: Example, peak: float, y: float) -> None:
+    renderer: Any = figure.canvas.get_renderer()  # type: ignore[attr-defined]
+    mark = {True: "✓ holds", False: "✗ fails", None: ""}[example.holds]
+    figure.text(0.02, y, f"{example.group}", fontsize=10, color="#444444", va="center", parse_math=False)
+    figure.text(0.125, y, mark, fontsize=10, color="#444444", va="center")
+    x = 0.19
+    for i, (word, act) in enumerate(zip(example.words, example.activations, strict=True)):
+        chosen = i == example.at and act > 0
+        shade = {"bbox": {"boxstyle": "square,pad=.15", "fc": (*_rgb(ORANGE), 0.08 + 0.57 * act / peak), "ec": "none"}}
+        text = figure.text(
+            x, y, f"{word} {act:.2f}" if chosen else word, fontsize=12, va="center", parse_math=False,
+            weight="bold" if chosen else "normal", **(shade if act > 0 else {}),
+        )  # fmt: skip
+        x += text.get_window_extent(renderer).width / figure.bbox.width + 0.009
+
+
+def _rgb(colour: str) -> tuple[float, float, float]:
+    from matplotlib.colors import to_rgb
+
+    return to_rgb(colour)
