@@ -24,7 +24,7 @@ def first(model, kind, skip=0):
 
 @pytest.fixture(scope="module")
 def page(atlas):
-    texas = atlas.features[atlas.features.place == "Texas"].sort_values("density")
+    texas = atlas.features[atlas.features.label == "Texas"].sort_values("density")
     return mi.feature(atlas, *texas.index[-1])
 
 
@@ -64,7 +64,7 @@ def test_only_the_training_text_is_read(atlas):
     shown = {tuple(words) for words in training_text(atlas).words}
     held_out = [s for s in atlas.world.facts if s.stratum]
     assert not [s for s in held_out if tuple(atlas.world.words(s.prompt)) in shown]
-    assert len(shown) + len(held_out) == len(atlas.world.facts)
+    assert len(shown) > len(atlas.world.facts) - len(held_out)
 
 
 def test_page_agrees_with_the_table(atlas):

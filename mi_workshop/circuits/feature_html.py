@@ -15,16 +15,17 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from mi_workshop.circuits.feature_page import Example, FeaturePage
-from mi_workshop.circuits.features import SAY, SHARE
+from mi_workshop.circuits.features import SAY, SHARE, WHOLE
 from mi_workshop.plots import BLUE, GREY, INK, ORANGE, new_figure
 
 LINE = "border-bottom:1px solid rgba(128,128,128,0.35)"
 QUIET, FIRE, CALM = "opacity:0.75", "213,94,0", "0,114,178"  # vermilion for what fires, blue for what holds
 KINDS = {
-    "place": f"a place: at least {SHARE:.0%} of its activation over the two-hop questions about two attributes falls on it",
-    "answer": f"an answer: at least {SAY:.0%} of its activation at the last token falls on questions with this answer",
+    "place": f"a place: of its activation over the two-hop questions at least {SHARE:.0%} falls on it, for two attributes, "
+    f"and {WHOLE:.0%} over the whole text",
+    "answer": f"an answer: at least {SAY:.0%} of its activation is at last tokens, and as much of that before this answer",
     "token": "a token: it takes at least half of the activation",
-    "attribute": "what is asked: this attribute takes most of its activation over the two-hop questions",
+    "attribute": "what is asked: this attribute takes most of its activation",
     "tokens": "a mixture: the tokens that take most of its activation",
     "many": "a mixture: no token takes a share of its activation worth naming",
     "silent": "silent: it never fires in the training text",

@@ -15,7 +15,7 @@ STYLES = """Array.from(document.querySelectorAll('.jp-OutputArea-output [style]'
 
 @pytest.fixture(scope="module")
 def page(atlas):
-    texas = atlas.features[atlas.features.place == "Texas"].sort_values("density")
+    texas = atlas.features[atlas.features.label == "Texas"].sort_values("density")
     return mi.feature(atlas, *texas.index[-1])
 
 
