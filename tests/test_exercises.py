@@ -2,6 +2,7 @@
 
 import pytest
 
+import mi_workshop as mi
 from mi_workshop.teach import check, find, hint, solution
 from mi_workshop.teach.exercises import EXERCISES, Exercise, Feedback
 from mi_workshop.worlds.atlas import Atlas
@@ -81,13 +82,24 @@ def run_solution(name, **names):
     return names[variable]
 
 
-class Model:
-    world = WORLD
+@pytest.fixture(scope="module")
+def names(atlas, graph):
+    """The variables of the notebooks that solutions use."""
+    french = mi.trace(atlas, "Fait: le contraire de petit est")
+    features = graph.nodes[graph.nodes.feature_type == "cross layer transcoder"]
+    return {
+        "model": atlas,
+        "graph": graph,
+        "french": french,
+        "places": [label for label in french.supernodes if label.split(" @")[0] in WORLD.places],
+        "ranked": features.sort_values("influence").node_id,
+        "abbreviation": "Fact: the abbreviation of the state containing Dallas is",
+    }
 
 
 @pytest.mark.parametrize("name", [n for n in EXERCISES if n != "where nothing imposes it"])
-def test_the_solution_is_right(name):
-    value = run_solution(name, model=Model, abbreviation="Fact: the abbreviation of the state containing Dallas is")
+def test_the_solution_is_right(name, names):
+    value = run_solution(name, **names)
     assert repr(check(name, value)).startswith("Right")
 
 
@@ -101,6 +113,11 @@ def test_diagnoses():
         ("a question of your own", "Fact: the capital of France is"): "one step",
         ("a question of your own", "Greeting in French:"): "not of the form",
         ("a question of your own", "What is the capital of France?"): "cannot read",
+        ("how many features", 10**6): "fewer are too",
+        ("how many features", 0): "do not reach",
+        ("an odd label", "Iowa @petit"): "name of a group",
+        ("a strange path", "Fact: the capital of the state containing Dallas is"): "begins at the city",
+        ("a strange path", "Fact: the capital of Texas is"): "no two-step question",
         ("another state", "Denver"): "the answer you want",
         ("another state", "Boulder"): "a city",
         ("another state", "Ohio"): "another capital",

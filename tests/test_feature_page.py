@@ -1,6 +1,7 @@
 """Feature pages: what they show must be what the model does, and what they claim about a label must be countable."""
 
 import re
+import html
 from dataclasses import replace
 
 import numpy as np
@@ -103,8 +104,9 @@ def claims(world, kind, label, tokens):
 
     def holds(words, i, answer):
         if kind == "place":
-            home = {**world.home, word: world.places[word]}
-            return any(w in home and home[w].name == word for w in words[: i + 1])
+            places = word.split(" / ")
+            home = {**world.home, **{place: world.places[place] for place in places}}
+            return any(w in home and home[w].name in places for w in words[: i + 1])
         if kind == "answer":
             return (*words, answer)[i + 1] == word
         if kind == "attribute":
@@ -181,7 +183,7 @@ def test_fragment_needs_nothing_that_a_notebook_strips(page):
 def test_short_form_is_the_page_of_that_feature(atlas, page):
     """The panel beside a graph."""
     shown = detail_html(atlas, page.layer, page.index)
-    assert page.name in shown and page.promotes[0][0] in shown and page.neighbours.label[0] in shown
+    assert page.name in shown and page.promotes[0][0] in shown and html.escape(page.neighbours.label[0]) in shown
     assert len(shown) < len(page.html()) / 1.5 and shown.count("→") <= 9
 
 

@@ -49,8 +49,8 @@ def _replacement(n: int) -> float:
 
 def _odd(node_id: str) -> bool:
     graph = _traced(FRENCH)
-    label = graph.nodes.set_index("node_id").label[node_id]
-    return label in world().places
+    labels = graph.nodes.set_index("node_id").label[node_id].split(" / ")
+    return all(label in world().places for label in labels)
 
 
 def _begins_elsewhere(prompt: str) -> bool:
@@ -125,6 +125,6 @@ add(
             (lambda value: True, "That is no two-step question of this world."),
         ),
         why="The strongest chain is only the strongest: here the question alone pushes hardest, whatever the city adds.",
-        solution="question = strange.prompt",
+        solution='question = "Fact: the continent of the country containing Salta is"',
     ),
 )  # fmt: skip

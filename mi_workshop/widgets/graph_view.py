@@ -12,7 +12,6 @@ import base64
 import html
 from collections.abc import Iterator
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -80,12 +79,10 @@ class GraphView(anywidget.AnyWidget):
         node = self._graph.nodes[self._graph.nodes.node_id == change.new]
         if self._graph.model is None or not len(node) or node.feature_type.iloc[0] != FEATURE:
             return
+        from mi_workshop.circuits import feature_page
+
         try:
-            page = import_module("mi_workshop.circuits.feature_page")
-        except ModuleNotFoundError:
-            return
-        try:
-            text = page.detail_html(self._graph.model, int(node.layer.iloc[0]), int(node.feature.iloc[0]))
+            text = feature_page.detail_html(self._graph.model, int(node.layer.iloc[0]), int(node.feature.iloc[0]))
         except Exception as error:  # whatever it is, the reader must see it: nothing else shows a callback's errors
             text = f"<p>{html.escape(f'The details cannot be shown: {error}')}</p>"
         kept = {i: self.details[i] for i in [i for i in self.details if i != change.new][1 - REMEMBERED :]}

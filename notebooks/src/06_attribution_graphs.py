@@ -246,7 +246,7 @@ check("an odd label", node_id)
 # %%
 question = ...
 # solution
-question = strange.prompt
+question = "Fact: the continent of the country containing Salta is"
 
 # %%
 check("a strange path", question)
