@@ -162,12 +162,12 @@ copying.figure()
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## A search for strange paths
 #
-# One prompt is an anecdote. Trace every twelfth held-out question and ask where its strongest chain begins.
+# One prompt is an anecdote. Trace every eleventh held-out question and ask where its strongest chain begins.
 #
 # **Predict:** how often will it begin at the city?
 
 # %% slideshow={"slide_type": "slide"}
-asked = [s for s in model.world.facts if s.stratum == "city:validation"][::12]
+asked = [s for s in model.world.facts if s.stratum == "city:validation"][::11]
 graphs = [mi.trace(model, s.prompt) for s in asked]
 rows = [
     (s.slots["city"], s.slots["attribute"], g.top.token[0] == s.answer, g.words().split(" → ")[0])
