@@ -153,7 +153,7 @@ shared_features(model)
 # %% slideshow={"slide_type": "slide"}
 copying = mi.trace(model, "Mr Potter thanked Mrs Watson. Mr Potter thanked Mrs")
 print(copying.top.head(2))
-copying.figure()
+copying
 
 # %% [markdown]
 # **Look:** the strongest inputs come from the earlier name. *That* they were copied shows; *why the model looked there*
@@ -181,7 +181,7 @@ pd.DataFrame(rows, columns=["city", "asked", "right", "begins at"])
 
 # %% slideshow={"slide_type": "slide"}
 strange = next(g for s, g in zip(asked, graphs) if s.slots["city"] not in g.words().split(" → ")[0])
-strange.figure()
+strange
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## What could mislead you
