@@ -15,8 +15,12 @@ def _texas_features() -> dict[str, int]:
     """How many of the Texas features of ``atlas-global`` are active at each word of the Dallas prompt."""
     import mi_workshop as mi
 
-    groups = mi.trace(mi.load("atlas-global"), DALLAS).supernodes
-    return {label.removeprefix("Texas @"): len(ids) for label, ids in groups.items() if label.startswith("Texas @")}
+    out: dict[str, int] = {}
+    for label, ids in mi.trace(mi.load("atlas-global"), DALLAS).supernodes.items():
+        meaning, word = label.split(" @")
+        if "Texas" in meaning.split(" / "):
+            out[word] = out.get(word, 0) + len(ids)
+    return out
 
 
 def _has_most(word: str) -> bool:
@@ -109,10 +113,11 @@ add(
             "city. In `atlas-global` nothing of the kind is imposed. At which **word** of the Dallas prompt are most of its Texas "
             "features active? Put it into `word`."
         ),
-        expect="the word above which most of the *Texas* groups stand in the figure of `atlas-global`.",
+        expect="the word above which *Texas* stands in the figure of `atlas-global`, alone or together with another place.",
         hints=(
             "open_graph = mi.trace(mi.load('atlas-global'), prompt), and then open_graph.supernodes.",
-            "A suggested group is called after what it stands for and the word where it is active: Texas @Dallas.",
+            "A suggested group is called after what it stands for and the word where it is active: Texas @Dallas. A feature may stand for two "
+            "places: Ohio / Texas @the.",
             "{label: len(ids) for label, ids in open_graph.supernodes.items()}",
         ),
         right=_has_most,
@@ -124,8 +129,8 @@ add(
         why="That is where they are in this model, on this prompt. Compare it with atlas before you call it a rule.",
         solution=(
             "groups = mi.trace(mi.load('atlas-global'), prompt).supernodes\n"
-            "texas = {label: len(ids) for label, ids in groups.items() if label.startswith('Texas @')}\n"
-            "word = max(texas, key=texas.get).removeprefix('Texas @')"
+            "texas = {label: len(ids) for label, ids in groups.items() if 'Texas' in label}\n"
+            "word = max(texas, key=texas.get).split(' @')[1]"
         ),
     ),
 )

@@ -128,7 +128,8 @@ graph.group("by hand", mine)
 # **Look:** what goes into your group, what comes out of it, and did the path to the answer keep its strength?
 #
 # Now the groups that were suggested. There, a feature belongs to a state when it is selective for it in
-# questions about *at least two attributes*, and to *say Austin* when it answers to that answer and to no state.
+# questions about *at least two attributes* (a feature may belong to two states), and to *say Austin* when it answers to
+# that answer and to no state.
 
 # %% slideshow={"slide_type": "slide"}
 suggested = graph.supernodes.get("Texas @Dallas", [])
@@ -262,7 +263,7 @@ mi.swap(model, abroad, "France", "Egypt")
 # **A finding that was built in.** In `atlas` the first two layers see only their own token, and a name's own vector
 # is kept too short for later layers to read, so that what a city means has to be written there. That the state
 # arises at the city is *imposed*, not found. `atlas-global` was trained as models usually are, with neither.
-# **Predict:** where will its Texas features be?
+# **Predict:** where will features of Texas be?
 
 # %%
 open_model = mi.load("atlas-global")
@@ -362,8 +363,8 @@ check("the form that copies", form)
 word = ...
 # solution
 groups = mi.trace(open_model, prompt).supernodes
-texas = {label: len(ids) for label, ids in groups.items() if label.startswith("Texas @")}
-word = max(texas, key=texas.get).removeprefix("Texas @")
+texas = {label: len(ids) for label, ids in groups.items() if "Texas" in label}
+word = max(texas, key=texas.get).split(" @")[1]
 
 # %%
 check("where nothing imposes it", word)

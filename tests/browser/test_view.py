@@ -61,7 +61,16 @@ def place_of(page, node_id):
 def test_first_look(page, graph):
     """Tokens, layers, answers, boxes, scores and what is hidden are there when it opens, and nothing overlaps."""
     text = page.locator(".mi-graph").inner_text()
-    for word in ("Dallas", "layer 2", "Texas ×3", "Austin 95", "replacement", "hidden by the threshold", "Circuit"):
+    for word in (
+        "Dallas",
+        "layer 2",
+        "Texas",
+        "'capital' ×",
+        "Austin 95",
+        "replacement",
+        "hidden by the threshold",
+        "Circuit",
+    ):
         assert word in text
     assert page.evaluate(DRAWN) and page.evaluate(OVERLAPS) == 0
     shares = page.locator(".mi-share.mi-chain").all_text_contents()
@@ -206,10 +215,10 @@ def test_keyboard_does_everything(page, graph):
     assert "mine" in trait(page, "supernodes")
     page.keyboard.press("Control+Shift+z")
     assert "mine" not in trait(page, "supernodes")
-    start = transform(page)
+    start = transform(page, "'capital' @capital")
     page.keyboard.press("+")
     settle(page)
-    assert transform(page) != start
+    assert transform(page, "'capital' @capital") != start
     page.keyboard.press("0")
     settle(page)
     page.keyboard.press("-")
