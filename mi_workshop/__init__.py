@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
     from mi_workshop.models import load as load
     from mi_workshop.models import names as names
     from mi_workshop.teach.doctor import doctor as doctor
+
+# Read by torch when it is imported: its threads sleep while they wait. Spinning ones, the default, make a trace take seconds
+# instead of a fraction of one as soon as another program uses the processor.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 __version__ = "0.1.0"
 _HOME = {  # imported on first use: the libraries behind them take seconds and hundreds of megabytes

@@ -227,11 +227,13 @@ def _before_after(ax: Any, before: list[dict[str, Any]], after: list[dict[str, A
 
 def draw_ablation(result: AblationResult) -> Figure:
     """Left: answers before and after; right: what random sets of equal size leave of the answer."""
+    from mi_workshop.circuits.swap import counted
+
     figure = new_figure(11, 4)
     bars, spread = figure.subplots(1, 2)
     answer = result.before[0]["token"]
     _before_after(bars, result.before, result.after, [answer])
-    bars.set_title(f"{len(result.node_ids)} features set to zero", fontsize=14)
+    bars.set_title(f"{counted(len(result.node_ids), 'feature')} set to zero", fontsize=14)
     spread.hist(result.random_probs, bins=np.linspace(0, 1, 26), color="#BBBBBB", edgecolor=INK, label="random sets")
     spread.axvline(result.prob, color=ORANGE, lw=3, label="these features")
     spread.set_xlim(0, 1)

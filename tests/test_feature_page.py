@@ -1,7 +1,7 @@
 """Feature pages: what they show must be what the model does, and what they claim about a label must be countable."""
 
-import re
 import html
+import re
 from dataclasses import replace
 
 import numpy as np

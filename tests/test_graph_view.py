@@ -18,7 +18,6 @@ from mi_workshop.circuits import act
 from mi_workshop.circuits.ablate import ablate
 from mi_workshop.circuits.graph import FEATURE, LOGIT, TOKEN, AttributionGraph, GraphError
 from mi_workshop.circuits.swap import swap
-from mi_workshop.widgets import graph_view
 from mi_workshop.widgets.graph_view import OPENING
 from mi_workshop.widgets.standalone import embed
 

@@ -9,7 +9,7 @@ import torch
 
 from mi_workshop.circuits.graph import GraphError
 from mi_workshop.circuits.intervene import intervene
-from mi_workshop.circuits.swap import NOTHING, Edit, activations, best, listed, random_edits
+from mi_workshop.circuits.swap import NOTHING, Edit, activations, best, counted, listed, random_edits
 from mi_workshop.models import Model
 
 
@@ -42,7 +42,7 @@ class AblationResult:
             else f"{weaker} of {n} random sets hurt {answer} as much: this says nothing about these nodes"
         )
         return (
-            f"{len(self.node_ids)} features set to zero, attention {self.attention}.\n"
+            f"{counted(len(self.node_ids), 'feature')} set to zero, attention {self.attention}.\n"
             f"before: {listed(self.before)}\nafter:  {listed(self.after)}\n"
             f"controls: nothing changed {self.nothing:.1e} in any logit{'' if self.nothing <= NOTHING else ' (too much)'}; "
             f"{n} random sets of equal size leave {answer} at {sum(self.random_probs) / max(n, 1):.2f} on average and flip the answer in "

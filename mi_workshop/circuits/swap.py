@@ -76,7 +76,7 @@ class SwapResult:
             "all": "wherever they are active, features that say the answer included (so this partly copies the answer)",
         }[self.at]
         lines = [
-            f"{self.old} → {self.new}, {len(self.edited)} features changed {where}, attention {self.attention}.",
+            f"{self.old} → {self.new}, {counted(len(self.edited), 'feature')} changed {where}, attention {self.attention}.",
             f"before: {listed(self.before)}",
             f"after:  {listed(self.after)}   (expected {expected})",
             f"controls: nothing changed {c['nothing']['max_abs_logit_change']:.1e} in any logit; "
@@ -119,6 +119,10 @@ class SwapResult:
         from mi_workshop.plots import mimebundle
 
         return mimebundle(self.figure(), self.words())
+
+
+def counted(n: int, thing: str) -> str:
+    return f"{n} {thing}{'' if n == 1 else 's'}"
 
 
 def listed(top: list[dict[str, Any]]) -> str:
