@@ -1,6 +1,7 @@
 """The interactive graph without a browser: its traits, acting on the model, errors, files and the stored fallback."""
 
 import asyncio
+import base64
 import html
 import json
 import os
@@ -18,6 +19,7 @@ from mi_workshop.circuits import act
 from mi_workshop.circuits.ablate import ablate
 from mi_workshop.circuits.graph import FEATURE, LOGIT, TOKEN, AttributionGraph, GraphError
 from mi_workshop.circuits.swap import swap
+from mi_workshop.widgets import graph_view
 from mi_workshop.widgets.graph_view import OPENING
 from mi_workshop.widgets.standalone import embed
 
@@ -43,11 +45,45 @@ def zero(view, label=TEXAS):
     return {"nodes": view.supernodes[label], "label": label, "kind": "zero", "factor": 0.0, "to": ""}
 
 
-def test_javascript():
-    """The logic behind the picture (hit test, search, scores, undo, walking) is tested in JavaScript."""
-    node = shutil.which("node")
-    if node is None:
+@pytest.fixture(scope="session")
+def node():
+    """Node.js, to run the view's JavaScript without a browser."""
+    found = shutil.which("node")
+    if found is None:
         (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)("node is not installed")
+    return found
+
+
+SCORES = """
+import { buildGraph, visible, scores } from "%s";
+let text = "";
+for await (const part of process.stdin) text += part;
+const { nodes, links, thresholds } = JSON.parse(text), g = buildGraph(nodes, Buffer.from(links, "base64"));
+console.log(JSON.stringify(thresholds.map((t) => { const shown = visible(g, t); return [[...shown], scores(g, shown)]; })));
+"""
+
+
+@pytest.mark.parametrize("name", ["atlas", "haiku*", "*clt*", "*plt_euro*"])
+def test_the_screens_scores_are_the_librarys(node, graph, request, name):
+    """Two numbers for one graph: nobody would know which to believe."""
+    if name != "atlas":
+        (path,) = request.getfixturevalue("real_data").glob(f"{name}.json")
+        graph = AttributionGraph.load(path)
+    view, thresholds = graph.show(), [0.2, 0.5, 0.8, 0.95, 1.0]
+    sent = {"nodes": view.nodes, "links": base64.b64encode(view.links).decode(), "thresholds": thresholds}
+    code = SCORES % (Path(graph_view.__file__).parent / "graph_view.js").as_uri()
+    done = subprocess.run(
+        [node, "--input-type=module", "-e", code], input=json.dumps(sent), capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    for shown, found in json.loads(done.stdout):
+        expected = graph.scores_of(graph.nodes.node_id[np.array(shown, bool)])
+        np.testing.assert_allclose([found["replacement"], found["completeness"]], expected, atol=1e-4)
+    np.testing.assert_allclose(expected, graph.scores)
+
+
+def test_javascript(node):
+    """The logic behind the picture (hit test, search, scores, undo, walking) is tested in JavaScript."""
     folder = Path(__file__).parent / "js"
     done = subprocess.run([node, "--test", *map(str, sorted(folder.glob("*.mjs")))], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -256,10 +292,8 @@ def test_saved_page(graph, view, tmp_path):
     assert view.save(tmp_path / "x.json").exists()
 
 
-def test_unknown_types_and_missing_influence_are_said(graph):
-    nodes = graph.nodes.assign(influence=np.nan)
+def test_unknown_types_are_said(graph):
+    nodes = graph.nodes.copy()
     nodes.loc[nodes.index[0], "feature_type"] = "bias"
     view = replace(graph, nodes=nodes).show()
-    assert any("bias" in note for note in view.meta["notes"]) and any(
-        "influence" in note for note in view.meta["notes"]
-    )
+    assert any("bias" in note for note in view.meta["notes"])

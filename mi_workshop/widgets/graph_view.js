@@ -14,7 +14,7 @@ export function buildGraph(nodes, bytes) {
   const buffer = view.slice().buffer; // a copy: the bytes may lie at an offset that no typed array accepts
   const m = Math.floor(buffer.byteLength / 12), n = (nodes.id || []).length;
   const source = new Int32Array(buffer, 0, m), target = new Int32Array(buffer, 4 * m, m), weight = new Float32Array(buffer, 8 * m, m);
-  const kind = Uint8Array.from(nodes.type || [], (t) => KINDS[t] ?? OTHER);
+  const kind = Uint8Array.from(nodes.type || [], (t) => KINDS[t] ?? (t.includes("error") ? ERROR : OTHER));
   const index = new Map((nodes.id || []).map((id, i) => [id, i]));
   const input = new Float64Array(n);
   for (let e = 0; e < m; e++) input[target[e]] += Math.abs(weight[e]);
@@ -232,6 +232,7 @@ export class History {
     if (JSON.stringify(state) === JSON.stringify(this.now)) return;
     const [lastKey, lastTime] = this.last;
     if (!(key === "threshold" && lastKey === key && time - lastTime < 500)) this.past.push(this.now);
+    if (this.past.length > 100) this.past.shift();
     Object.assign(this, { now: state, future: [], last: [key, time] });
   }
   undo() { return this.move(this.past, this.future); }

@@ -19,7 +19,6 @@ import anywidget
 import numpy as np
 import traitlets as t
 
-from mi_workshop.circuits import scores
 from mi_workshop.circuits.graph import ERROR, FEATURE, LOGIT, TOKEN, AttributionGraph, end_name
 from mi_workshop.files import write_text
 
@@ -184,15 +183,7 @@ def _answers(before: list[dict[str, Any]], after: list[dict[str, Any]] | None = 
 # ------------------------------------------------------------------ the traits
 def state(graph: AttributionGraph) -> dict[str, Any]:
     """The traits that show ``graph``, without the bytes of any picture."""
-    nodes, notes = graph.nodes, list(getattr(graph, "notes", ()))
-    influence = nodes.influence.to_numpy(float)
-    if not np.isfinite(influence).any():
-        try:
-            influence = scores.cumulative(scores.influence(scores.normalize(graph._matrix), graph._weights))
-            influence[graph._is(LOGIT)] = np.nan
-            notes.append("The file holds no influence: it was computed from the links.")
-        except ValueError as error:
-            notes.append(str(error))
+    nodes, notes, influence = graph.nodes, list(graph.notes), graph.nodes.influence.to_numpy(float)
     if strange := sorted(set(nodes.feature_type) - {FEATURE, ERROR, TOKEN, LOGIT}):
         count = int((~graph._is(FEATURE, ERROR, TOKEN, LOGIT)).sum())
         notes.append(f"{count} nodes of types unknown here ({', '.join(strange)}) are drawn as plain grey dots.")

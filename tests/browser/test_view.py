@@ -22,6 +22,19 @@ OVERLAPS = """Array.from(document.querySelectorAll('.mi-pill, .mi-answer')).filt
     .flatMap((a, i, all) => all.slice(i + 1).filter(b => a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom)).length"""
 
 
+INTERACT = """async ([from, to]) => {
+    const frame = () => new Promise(requestAnimationFrame), ids = graphModel.get('nodes').id, groups = graphModel.get('supernodes');
+    for (let i = from; i < to; i++) {
+        graphModel.set('threshold', .3 + .1 * (i % 7));
+        graphModel.set('selected', [ids[i % ids.length], ids[(7 * i) % ids.length]]);
+        graphModel.set('clicked', ids[(3 * i) % ids.length]);
+        graphModel.set('supernodes', i % 2 ? groups : {...groups, odd: [ids[i % ids.length]]});
+        graphModel.save_changes();
+        await frame();
+    }
+}"""
+
+
 @pytest.fixture
 def page(graph, open_html, tmp_path):
     with open_html(graph.save(tmp_path / "x.html")) as page:
@@ -396,3 +409,19 @@ def test_in_a_notebook(lab, artifacts):
         page.screenshot(path=artifacts / "graph-view-lab.png")
         two.get_by_role("button", name="Reset").click()
         one.locator(".mi-control").first.wait_for(state="detached")
+
+
+def test_memory_stays_flat(page):
+    """A talk clicks for half an hour: a leak of every picture would bring the tab down."""
+    devtools = page.context.new_cdp_session(page)
+
+    def used():
+        devtools.send("HeapProfiler.collectGarbage")
+        return devtools.send("Runtime.getHeapUsage")["usedSize"] / 1e6  # MB
+
+    page.evaluate(INTERACT, [0, 150])
+    before = used()
+    page.evaluate(INTERACT, [150, 650])
+    after = used()
+    print(f"{before:.1f} MB, after 500 interactions more {after:.1f} MB")
+    assert after < before + 3
