@@ -374,7 +374,7 @@ class View {
     this.stage = h("div", { class: "mi-stage" }, this.base, this.top, this.labels, this.ring, this.band, this.tip);
     this.answersBox = h("section", { class: "mi-answers", "aria-label": "Answers" });
     this.name = h("input", { type: "text", class: "mi-name", "aria-label": "Name of the supernode", maxlength: 120, onkeydown: (e) => { if (e.key === "Enter") { this.renamed(); this.root.focus(); } }, onchange: () => this.renamed() });
-    this.who = h("h3");
+    this.who = h("h2");
     this.act = {
       group: button("Group", "Group the selected nodes into a supernode (G)", () => this.makeGroup()), dissolve: button("Dissolve", "Dissolve the supernode (D)", () => this.dissolve()),
       zero: button("Zero", "Set to zero (Z)", () => this.intervene("zero", 0)), half: button("×½", "Halve the activation", () => this.intervene("scale", 0.5)),
@@ -389,8 +389,8 @@ class View {
     this.detailBox = h("section", { class: "mi-details", "aria-label": "Details" });
     this.circuitHead = h("p", { class: "mi-quiet" });
     this.svg = h("svg:svg", { role: "img" });
-    this.circuitBox = h("section", { class: "mi-circuit", "aria-label": "Circuit of supernodes" }, h("h3", { text: "Circuit" }), this.circuitHead, this.svg);
-    this.dialog = h("dialog", { "aria-label": "Keys" }, h("h3", { text: "Keys" }), h("dl", {}, ...KEYS.flatMap(([key, what]) => [h("dt", { text: key }), h("dd", { text: what })])), button("Close", "Esc", () => this.dialog.close()));
+    this.circuitBox = h("section", { class: "mi-circuit", "aria-label": "Circuit of supernodes" }, h("h2", { text: "Circuit" }), this.circuitHead, this.svg);
+    this.dialog = h("dialog", { "aria-label": "Keys" }, h("h2", { text: "Keys" }), h("dl", {}, ...KEYS.flatMap(([key, what]) => [h("dt", { text: key }), h("dd", { text: what })])), button("Close", "Esc", () => this.dialog.close()));
     this.root = h("div", { class: "mi-graph", tabindex: 0, role: "application", "data-lm-suppress-shortcuts": "true", onkeydown: (e) => this.key(e) },
       bar, this.status, h("div", { class: "mi-main" }, this.stage, h("div", { class: "mi-side" }, this.answersBox, this.actBox, this.detailBox)), this.circuitBox, this.live, this.dialog);
     el.append(this.root);
@@ -954,12 +954,12 @@ class View {
 
   detail(label) {
     const g = this.g, clicked = this.model.get("clicked"), i = g.index.get(clicked) ?? -1, out = [];
-    const list = (title, rows) => { if (rows.length) out.push(h("h4", { text: title }), h("ol", {}, ...rows)); };
+    const list = (title, rows) => { if (rows.length) out.push(h("h3", { text: title }), h("ol", {}, ...rows)); };
     if (i >= 0) {
       const row = ({ node, weight, share }) => h("li", {}, h("button", { type: "button", class: "mi-link", onclick: () => { this.set({ clicked: g.id[node] }); this.select([g.id[node]]); if (this.shown[node]) this.goTo(node); this.root.focus({ preventScroll: true }); } },
         h("bdi", { text: clean(g.label[node] || g.id[node], 48) }), h("span", { class: "mi-quiet", text: this.shown[node] ? "" : " hidden" })), h("span", { class: "mi-number", text: `${percent(share)}`, title: `weight ${weight.toPrecision(3)}` }), h("span", { class: "mi-number mi-quiet", text: weight.toPrecision(2) }));
       const [title, ...facts] = this.lineOf(i);
-      out.push(h("h3", {}, h("bdi", { text: title })), h("p", { class: "mi-quiet", text: `${clean(g.id[i], 60)}. ${facts.join("; ")}.` }));
+      out.push(h("h2", {}, h("bdi", { text: title })), h("p", { class: "mi-quiet", text: `${clean(g.id[i], 60)}. ${facts.join("; ")}.` }));
       list("Strongest inputs: share of its input, weight", strongest(g, i, "in", 6).map(row));
       list("Strongest outputs: share of their input, weight", strongest(g, i, "out", 6).map(row));
       const page = h("div", { class: "mi-page-of-node" });
@@ -974,7 +974,7 @@ class View {
   }
 
   showAnswers() {
-    const a = this.model.get("answers"), acting = this.model.get("interventions"), out = [h("h3", { text: acting.length ? "Answers before and now" : "Answers" })];
+    const a = this.model.get("answers"), acting = this.model.get("interventions"), out = [h("h2", { text: acting.length ? "Answers before and now" : "Answers" })];
     for (const one of acting) out.push(h("p", { class: "mi-done", text: `${clean(short(one.label || ""), 40)} ${verb(one)}` }));
     const bar = (kind, prob, name) => h("div", { class: `mi-bar-${kind}`, title: `${name} ${percent(prob)}` }, h("i"), h("span", { text: percent(prob) }));
     for (const row of bars(a)) {
@@ -987,7 +987,7 @@ class View {
       out.push(line);
     }
     if (a.after?.length || a.running) {
-      out.push(h("h4", { text: a.running ? "Controls (running …)" : "Controls" }), ...(a.controls || []).map((c) => h("p", { class: "mi-control" }, h("b", { text: `${clean(c.name)}: ${clean(c.token, 24)} ${percent(c.prob)}` }), h("span", { class: "mi-quiet", text: ` ${clean(c.note, 200)}` }))));
+      out.push(h("h3", { text: a.running ? "Controls (running …)" : "Controls" }), ...(a.controls || []).map((c) => h("p", { class: "mi-control" }, h("b", { text: `${clean(c.name)}: ${clean(c.token, 24)} ${percent(c.prob)}` }), h("span", { class: "mi-quiet", text: ` ${clean(c.note, 200)}` }))));
     }
     if (a.error) out.push(h("p", { class: "mi-error", role: "alert", text: clean(a.error, 400) }));
     this.answersBox.replaceChildren(...out);

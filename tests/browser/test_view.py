@@ -9,6 +9,7 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from nbformat.v4 import new_code_cell, new_notebook
 
 from mi_workshop.circuits.graph import ERROR, FEATURE, LOGIT, TOKEN, AttributionGraph
@@ -403,7 +404,7 @@ def test_in_a_notebook(lab, artifacts):
         one.get_by_label("Swap for").select_option("California")
         one.get_by_role("button", name="Swap").click()
         two.locator(".mi-answers small", has_text="expected").wait_for()
-        two.locator("h4", has_text="Controls (running").wait_for(state="detached")
+        two.locator("h3", has_text="Controls (running").wait_for(state="detached")
         assert "Sacramento" in two.locator(".mi-answers").inner_text()
         one.scroll_into_view_if_needed()
         page.screenshot(path=artifacts / "graph-view-lab.png")
@@ -425,3 +426,12 @@ def test_memory_stays_flat(page):
     after = used()
     print(f"{before:.1f} MB, after 500 interactions more {after:.1f} MB")
     assert after < before + 3
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing(page, scheme):
+    """Roles, names and contrast: without them a screen reader, or a pale projector, shows nothing."""
+    page.emulate_media(color_scheme=scheme)
+    page.locator('.mi-pill[data-super="Texas @Dallas"]').click()
+    found = Axe().run(page, context=".mi-graph").response["violations"]
+    assert [(v["id"], [n["html"][:120] for n in v["nodes"]]) for v in found] == []
