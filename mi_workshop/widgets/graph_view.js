@@ -824,7 +824,7 @@ class View {
     const threshold = (d) => this.set({ threshold: Math.round(100 * Math.min(1, Math.max(0, this.model.get("threshold") + d))) / 100 });
     const todo = control ? { z: () => this.restore(e.shiftKey ? "redo" : "undo"), y: () => this.restore("redo") }[key] : arrows[key] ? () => this.walk(arrows[key]) : {
       Enter: () => this.toggle(), " ": () => this.focus >= 0 && this.set({ clicked: this.g.id[this.focus] }), g: () => this.makeGroup(), d: () => this.dissolve(),
-      r: () => { if (!this.name.hidden) { this.name.focus(); this.name.select(); } else this.say("Select a supernode to rename it."); },
+      r: () => { this.panel(); if (!this.name.hidden) { this.name.focus(); this.name.select(); } else this.say("Select a supernode to rename it."); },
       z: () => this.intervene("zero", 0), "+": () => this.zoom(1.4), "=": () => this.zoom(1.4), "-": () => this.zoom(1 / 1.4), 0: () => this.fit(), "/": () => this.search.focus(),
       "[": () => threshold(-0.05), "]": () => threshold(0.05), Escape: () => this.clear(), "?": () => this.help(),
     }[key];
