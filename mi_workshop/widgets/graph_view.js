@@ -392,7 +392,7 @@ class View {
     this.circuitBox = h("section", { class: "mi-circuit", "aria-label": "Circuit of supernodes" }, h("h2", { text: "Circuit" }), this.circuitHead, this.svg);
     this.dialog = h("dialog", { "aria-label": "Keys" }, h("h2", { text: "Keys" }), h("dl", {}, ...KEYS.flatMap(([key, what]) => [h("dt", { text: key }), h("dd", { text: what })])), button("Close", "Esc", () => this.dialog.close()));
     this.root = h("div", { class: "mi-graph", tabindex: 0, role: "application", "data-lm-suppress-shortcuts": "true", onkeydown: (e) => this.key(e) },
-      bar, this.status, h("div", { class: "mi-main" }, this.stage, h("div", { class: "mi-side" }, this.answersBox, this.actBox, this.detailBox)), this.circuitBox, this.live, this.dialog);
+      bar, this.status, h("div", { class: "mi-main" }, this.stage, h("div", { class: "mi-side" }, this.actBox, this.answersBox, this.detailBox)), this.circuitBox, this.live, this.dialog);
     el.append(this.root);
     for (const [name, f] of [["pointerdown", "down"], ["pointermove", "move"], ["pointerup", "up"], ["pointercancel", "up"], ["wheel", "wheel"]]) this.stage.addEventListener(name, (e) => this[f](e), { passive: false });
     this.stage.addEventListener("pointerleave", () => this.setHover(-1));
