@@ -52,15 +52,16 @@ def _load(name: str) -> Any:
 
 
 model_option = click.option("--model", default="atlas", show_default=True, help="Which model to look into.")
+out_option = click.option(
+    "--out", multiple=True, type=click.Path(path_type=Path), help="Also write FILE: .html, .svg, .png or .json."
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of words.")
 
 
 @main.command()
 @click.argument("prompt")
 @model_option
-@click.option(
-    "--out", multiple=True, type=click.Path(path_type=Path), help="Also write FILE: .html, .svg, .png or .json."
-)
+@out_option
 @json_option
 @_sentences
 def trace(prompt: str, model: str, out: tuple[Path, ...], as_json: bool) -> None:
@@ -128,9 +129,7 @@ def swap(prompt: str, old: str, new: str, at: str, attention: str, model: str, a
 
 @main.command()
 @click.argument("file")
-@click.option(
-    "--out", multiple=True, type=click.Path(path_type=Path), help="Also write FILE: .html, .svg, .png or .json."
-)
+@out_option
 @json_option
 @_sentences
 def graph(file: str, out: tuple[Path, ...], as_json: bool) -> None:

@@ -304,12 +304,16 @@ def png(figure: Figure, dpi: int = 80) -> bytes:
     return out.getvalue()
 
 
+def image(data: str, sentence: str, width: int) -> str:
+    """An HTML image of a PNG in base64, with alt text."""
+    return f'<img alt="{html.escape(sentence, quote=True)}" width="{width}" src="data:image/png;base64,{data}">'
+
+
 def mimebundle(figure: Figure, sentence: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """What a notebook stores: an image with alt text (HTML without scripts), the same PNG, and the sentence."""
     data = base64.b64encode(png(figure)).decode()
     width = int(figure.get_figwidth() * 80)
-    picture = f'<img alt="{html.escape(sentence, quote=True)}" width="{width}" src="data:image/png;base64,{data}">'
-    return {"text/html": picture, "image/png": data, "text/plain": sentence}, {
+    return {"text/html": image(data, sentence, width), "image/png": data, "text/plain": sentence}, {
         "image/png": {"alt": sentence, "width": width}
     }
 

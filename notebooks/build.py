@@ -20,7 +20,6 @@ seconds and the memory that the run took.
 from __future__ import annotations
 
 import argparse
-import html
 import math
 import os
 import sys
@@ -116,6 +115,8 @@ def read(source: Path, solutions: bool) -> NotebookNode:
 
 def execute(notebook: NotebookNode, folder: Path) -> None:
     """Run every cell with this very Python, offline; an error in a cell is raised. What it took is kept in the metadata."""
+    from mi_workshop.plots import image
+
     memory = new_code_cell("import resource\nprint(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)")
     notebook.cells.append(memory)
     start = time.perf_counter()
@@ -143,9 +144,8 @@ def execute(notebook: NotebookNode, folder: Path) -> None:
             for output in cell.outputs:
                 data = output.get("data", {})
                 if data.pop(WIDGET, None) and "image/png" in data:
-                    picture, sentence = data["image/png"].strip(), html.escape(data["text/plain"], quote=True)
                     width = output.metadata.get("image/png", {}).get("width", 900)
-                    data["text/html"] = f'<img alt="{sentence}" width="{width}" src="data:image/png;base64,{picture}">'
+                    data["text/html"] = image(data["image/png"].strip(), data["text/plain"], width)
             unstored = "unstored" in cell.metadata.get("tags", [])
             cell.outputs = [] if unstored else [output for output in cell.outputs if output.get("data", True)]
 

@@ -62,6 +62,23 @@ class AblationResult:
         return mimebundle(self.figure(), self.words())
 
 
+def feature_sites(model: Model, prompt: str, node_ids: list[str]) -> list[tuple[int, int, int]]:
+    """(layer, position, feature) of node ids ``L_F_P``. Raises GraphError for one that is no active feature of the prompt."""
+    now, sites = activations(model, prompt), []
+    for node_id in node_ids:
+        try:
+            layer, feature, position = map(int, str(node_id).split("_"))
+            active = min(layer, feature, position) >= 0 and bool(now[layer, position, feature] > 0)
+        except (ValueError, IndexError):
+            active = False
+        if not active:
+            raise GraphError(
+                f"{node_id!r} is no active feature of this prompt, and only features can be changed; see graph.nodes.node_id (L_F_P)."
+            )
+        sites.append((layer, position, feature))
+    return sites
+
+
 def ablate(
     model: Model, prompt: str, node_ids: list[str], freeze_attention: bool = True, n_random: int = 100
 ) -> AblationResult:
@@ -72,21 +89,13 @@ def ablate(
     tokens = model.tokens(prompt)
     now = activations(model, prompt)  # [layer, position, feature]
     mask = torch.zeros_like(now, dtype=torch.bool)
-    for node_id in node_ids:
-        try:
-            layer, feature, position = map(int, node_id.split("_"))
-            active = bool(now[layer, position, feature] > 0)
-        except (ValueError, IndexError):
-            active = False
-        if not active:
-            raise GraphError(f"{node_id!r} is no active feature of this prompt; see graph.nodes.node_id (L_F_P).")
-        mask[layer, position, feature] = True
+    for site in feature_sites(model, prompt, node_ids):
+        mask[site] = True
     edit = Edit(tokens, torch.zeros_like(now), mask, now, now)
     noise = random_edits(model, edit, mask.any(1), n_random)
     values = torch.cat([torch.stack([edit.values, now]), noise.nan_to_num(0)])
     logits = intervene(model, tokens, values, torch.cat([torch.stack([mask, mask]), ~noise.isnan()]), freeze_attention)
-    with torch.no_grad():
-        plain = model.replacement(tokens[None])[0, -1]
+    plain = model.logits(tokens)
     was, probs = int(plain.argmax()), logits.softmax(-1)
     return AblationResult(
         prompt, list(node_ids), "frozen" if freeze_attention else "free", best(model, plain), best(model, logits[0]),

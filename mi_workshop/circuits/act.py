@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mi_workshop.circuits.ablate import feature_sites
 from mi_workshop.circuits.graph import GraphError
 from mi_workshop.circuits.intervene import intervene
 from mi_workshop.circuits.swap import (
@@ -47,26 +48,15 @@ class Action:
     same_city: str = ""
 
 
-def feature_sites(model: Model, prompt: str, node_ids: list[str]) -> list[tuple[int, int, int]]:
-    """(layer, position, feature) of node ids ``L_F_P``. Raises GraphError for one that is no active feature of the prompt."""
-    now, sites = activations(model, prompt), []
-    for node_id in node_ids:
-        try:
-            layer, feature, position = map(int, str(node_id).split("_"))
-            active = min(layer, feature, position) >= 0 and bool(now[layer, position, feature] > 0)
-        except (ValueError, IndexError):
-            active = False
-        if not active:
-            raise GraphError(f"{node_id!r} is no active feature of this prompt: only features can be changed.")
-        sites.append((layer, position, feature))
-    if not sites:
+def _chosen(model: Model, prompt: str, node_ids: list[str]) -> list[tuple[int, int, int]]:
+    if not node_ids:
         raise GraphError("Nothing is selected that could be changed.")
-    return sites
+    return feature_sites(model, prompt, node_ids)
 
 
 def place_at(model: Model, prompt: str, node_ids: list[str]) -> tuple[str, list[int]]:
     """The place that most of these features stand for ("" if most stand for none) and the positions where they are."""
-    sites = feature_sites(model, prompt, node_ids)
+    sites = _chosen(model, prompt, node_ids)
     places = [model.features.places[layer, feature] or [""] for layer, _, feature in sites]
     all_places = [place for several in places for place in several]
     common = max(sorted(set(all_places)), key=all_places.count)
@@ -110,7 +100,7 @@ def combine(model: Model, prompt: str, interventions: list[dict[str, Any]]) -> A
         if kind == "swap":
             _swap(model, prompt, ids, to, action)
         elif kind in ("zero", "scale"):
-            for layer, position, feature in feature_sites(model, prompt, ids):
+            for layer, position, feature in _chosen(model, prompt, ids):
                 new = 0.0 if kind == "zero" else factor * now[layer, position, feature]
                 edit.values[layer, position, feature], edit.mask[layer, position, feature] = new, True
         else:
@@ -144,8 +134,7 @@ def _swap(model: Model, prompt: str, ids: list[str], to: str, action: Action) ->
 def answers(model: Model, action: Action) -> tuple[Answers, Answers]:
     """The five likeliest answers before and after, then what is likely on the other side only (or expected)."""
     edit = action.edit
-    with torch.no_grad():
-        plain = model.replacement(edit.tokens[None])[0, -1]
+    plain = model.logits(edit.tokens)
     new = intervene(model, edit.tokens, edit.values[None], edit.mask[None])[0]
     words = [a["token"] for logits in (plain, new) for a in best(model, logits)] + [action.expected]
     sides = []
@@ -164,8 +153,7 @@ def controls(model: Model, action: Action, n: int = N_RANDOM) -> Iterator[list[d
     (``swap.random_edits``).
     """
     edit = action.edit
-    with torch.no_grad():
-        plain = model.replacement(edit.tokens[None])[0, -1]
+    plain = model.logits(edit.tokens)
     was = int(plain.argmax())
     back = intervene(model, edit.tokens, edit.now[None], edit.mask[None])[0]
     moved = float((back - plain).abs().max())

@@ -24,12 +24,8 @@ from mi_workshop.circuits.graph import CODED, KINDS, LOGIT, NODES, TOKEN, Attrib
 from mi_workshop.circuits.repairs import LARGEST, UNSEEN, Notes, integer, number, shown
 from mi_workshop.circuits.state import Names, cut, labels, with_state
 
-PROMPT, TOKENS, LAYERS, RENAMED = (
-    20_000,
-    100_000,
-    1_000,
-    10,
-)  # characters; tokens; layers; renamed nodes told one by one
+# at most: characters of a prompt, tokens, layers, renamed nodes told one by one
+PROMPT, TOKENS, LAYERS, RENAMED = 20_000, 100_000, 1_000, 10
 ANSWER = re.compile(r"(?:output|logit):? *([\"'])(.*)\1 *\(p=[^()]*\)\s*", re.IGNORECASE | re.DOTALL)
 FEATURE_ID = re.compile(r"([0-9]{1,9})_(?:[a-z]+_)?([0-9]{1,18})_[0-9]+")
 

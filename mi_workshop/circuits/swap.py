@@ -312,8 +312,7 @@ def swap(
     masks = torch.stack([e.mask for e in edits] + [edit.mask] * (1 + len(DOSES)))
     values, masks = torch.cat([values, noise.nan_to_num(0)]), torch.cat([masks, ~noise.isnan()])
     logits = intervene(model, edit.tokens, values, masks, freeze_attention)
-    with torch.no_grad():
-        plain = model.replacement(edit.tokens[None])[0, -1]
+    plain = model.logits(edit.tokens)
     before, expected = best(model, plain), donor.answer
     want, was = model.token_id(expected), int(plain.argmax())
     probs = logits.softmax(-1)

@@ -55,12 +55,16 @@ class Model:
     def token_id(self, word: str) -> int:
         return self.tokenizer.convert_tokens_to_ids(word)
 
-    def top(self, prompt: str, k: int = 10) -> list[tuple[str, float]]:
-        """The k most likely next tokens with their probabilities."""
+    def logits(self, tokens: Tensor) -> Tensor:
+        """Logits after the last of the token ids [position], as a tensor [d_vocab]."""
         import torch
 
         with torch.no_grad():
-            p, i = self.replacement(self.tokens(prompt)[None])[0, -1].softmax(-1).topk(k)
+            return self.replacement(tokens[None])[0, -1]
+
+    def top(self, prompt: str, k: int = 10) -> list[tuple[str, float]]:
+        """The k most likely next tokens with their probabilities."""
+        p, i = self.logits(self.tokens(prompt)).softmax(-1).topk(k)
         return list(zip(self.tokenizer.convert_ids_to_tokens(i.tolist()), p.tolist(), strict=True))
 
 

@@ -215,9 +215,8 @@ def swaps(model: Model, split: str, n_random: int = RANDOM_PER_PAIR, every: int 
 
 
 @lru_cache(maxsize=256)
-@torch.no_grad()
 def _plain(model: Model, prompt: str) -> Tensor:
-    return model.replacement(model.tokens(prompt)[None])[0, -1]
+    return model.logits(model.tokens(prompt))
 
 
 def _one_swap(
