@@ -10,9 +10,10 @@ import sys
 import pytest
 
 import mi_workshop as mi
+from mi_workshop.counterfactual import where_it_arises
 from mi_workshop.models import WEIGHTS, ModelError
-from mi_workshop.models.evaluate import accuracies, all_replaced, card, induction, read_seeds, swaps, where_it_arises
-from mi_workshop.models.recipes import RECIPES
+from training.evaluate import accuracies, all_replaced, card, induction, read_seeds, swaps
+from training.recipes import RECIPES
 
 
 @pytest.mark.parametrize("name", ["atlas", "atlas-global"])

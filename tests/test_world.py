@@ -70,8 +70,8 @@ def test_swap_is_its_own_inverse_and_stays_in_its_stratum():
 
 def test_held_out_strata_are_disjoint_and_never_trained_on():
     """If a held-out city had a two-hop sentence in training, a right answer on it would be no evidence."""
-    from mi_workshop.models.recipes import RECIPES
-    from mi_workshop.models.train import Batches
+    from training.__main__ import Batches
+    from training.recipes import RECIPES
 
     batches = Batches(WORLD, RECIPES["atlas"])
     trained = {tuple(r) for r in batches.rows["two_hop"]}
@@ -90,8 +90,8 @@ def test_held_out_strata_are_disjoint_and_never_trained_on():
 
 def test_batches_depend_on_seed_and_step_only():
     """A resumed run must see the text that an uninterrupted one would have seen."""
-    from mi_workshop.models.recipes import RECIPES
-    from mi_workshop.models.train import Batches
+    from training.__main__ import Batches
+    from training.recipes import RECIPES
 
     first, second = (Batches(WORLD, RECIPES["atlas"])(700) for _ in range(2))
     assert all((a[1] == b[1]).all() for a, b in zip(first, second, strict=True))

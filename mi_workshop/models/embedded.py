@@ -45,7 +45,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _train(path: Path) -> str:
-    return f"python -m mi_workshop.models.train {path.parent.name}"
+    return f"python -m training {path.parent.name} in a clone"
 
 
 def read_json(path: Path) -> Any:

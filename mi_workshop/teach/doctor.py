@@ -135,7 +135,7 @@ def _weights() -> Row:
         "weights",
         ok,
         "atlas" if ok else f"none in {WEIGHTS}",
-        "" if ok else f"Install {PACKAGE} again, or python -m mi_workshop.models.train atlas",
+        "" if ok else f"Install {PACKAGE} again",
     )
 
 

@@ -279,7 +279,7 @@ mi.swap(open_model, prompt, "Texas", "California", at="city")
 # another state's question, at the city or at the last token, and count the answers that follow:
 
 # %%
-from mi_workshop.models.evaluate import where_it_arises
+from mi_workshop.counterfactual import where_it_arises
 
 pd.DataFrame(where_it_arises(open_model, "validation")).rename_axis("after layer")
 

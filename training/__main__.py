@@ -1,9 +1,9 @@
-"""Train an embedded model from scratch: ``python -m mi_workshop.models.train atlas`` (about half an hour on two cores).
+"""Train an embedded model from scratch: ``python -m training atlas`` (about half an hour on two cores).
 
 In order: the language model, its per-layer and cross-layer transcoders, the table of what their features respond to, the
 figures (on validation) and the model card. Everything is seeded; an interrupted run goes on from its last checkpoint.
 ``--test`` opens the test strata, which is done once, for the card of a release. ``--seed 1 --out FOLDER`` trains another
-seed into FOLDER, without cross-layer transcoders, and writes its figures to ``seeds/``, from where the card takes them.
+seed into FOLDER, without cross-layer transcoders, and writes its figures to ``training/seeds/``, from where the card takes them.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from transformer_lens import HookedTransformer, HookedTransformerConfig
 from mi_workshop.files import write, write_text
 from mi_workshop.models import WEIGHTS, load
 from mi_workshop.models.embedded import make_tokenizer, save_tensors
-from mi_workshop.models.recipes import RECIPES, Recipe
-from mi_workshop.models.transcoders import activations, tensors, train_transcoders
 from mi_workshop.worlds.atlas import MIX, Atlas
+from training.recipes import RECIPES, Recipe
+from training.transcoders import activations, tensors, train_transcoders
 
 PAD, BOS = 0, 1
 CHECKPOINT = 250  # steps
@@ -210,7 +210,7 @@ def main() -> None:
         for kind in kinds:
             save_table(folder / f"{kind}.features.json", describe(load(recipe.name, kind, args.out)))
     if "card" in stages:
-        from mi_workshop.models.evaluate import write_card, write_seed
+        from training.evaluate import write_card, write_seed
 
         if recipe == shipped:
             write_card(recipe, args.out, open_test=args.test)

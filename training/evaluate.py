@@ -18,15 +18,16 @@ from torch import Tensor
 from mi_workshop.circuits.features import by_length
 from mi_workshop.circuits.intervene import decoders, intervene
 from mi_workshop.circuits.swap import FORMS, Edit, feature_sets, make_edit, mention, random_edits
+from mi_workshop.counterfactual import state_questions, where_it_arises
 from mi_workshop.files import write_text
-from mi_workshop.models import WEIGHTS, Model, load
-from mi_workshop.models.recipes import Recipe
-from mi_workshop.worlds.atlas import HELD_OUT, Sentence
+from mi_workshop.models import Model, load
+from mi_workshop.worlds.atlas import Sentence
+from training.recipes import Recipe
 
 PROMPTS_PER_FIDELITY = 400  # held-out two-hop questions for the transcoder figures
 RANDOM_PER_PAIR = 20
 EVERY = 16  # on validation every 16th ordered pair of states is swapped
-SEEDS = WEIGHTS.parent / "seeds"
+SEEDS = Path(__file__).parent / "seeds"
 
 
 @torch.no_grad()
@@ -170,15 +171,6 @@ def all_replaced(model: Model, split: str) -> dict[str, dict[str, float]]:
     return out
 
 
-def state_questions(model: Model, split: str) -> list[Sentence]:
-    """The capital question about one held-out city of each state, in the order of the list."""
-    assert model.world is not None
-    rank = ("validation", "test").index(split)
-    left_out = {name for names in HELD_OUT.values() for name in names}
-    states = [p for p in model.world.places.values() if p.kind == "state" and p.name not in left_out]
-    return [model.world.two_hop(p.cities[rank]) for p in states]
-
-
 def swaps(model: Model, split: str, n_random: int = RANDOM_PER_PAIR, every: int = 1) -> dict[str, dict[str, float]]:
     """All ordered pairs of states (or each ``every``-th), held-out cities on both sides: rates for the three forms.
 
@@ -246,32 +238,6 @@ def _one_swap(
     }
 
 
-@torch.no_grad()
-def where_it_arises(model: Model, split: str, shift: int = 7) -> dict[str, list[float]]:
-    """Patch the residual stream after one layer from another state's question, at the city or at the last token: the share of
-    questions that then get the other state's capital. Where the number falls at the city and rises at the end, it has moved."""
-    questions = state_questions(model, split)
-    donors = questions[shift:] + questions[:shift]
-    order = torch.stack([model.tokens(s.prompt) for s in questions])
-    other = torch.stack([model.tokens(s.prompt) for s in donors])
-    want = torch.tensor([model.token_id(s.answer) for s in donors])
-    m = model.replacement
-    out: dict[str, list[float]] = {}
-    for name, pos in (("city", mention(model, questions[0])), ("last", order.shape[1] - 1)):
-        out[name] = []
-        for layer in range(m.cfg.n_layers):
-            hook_name = f"blocks.{layer}.hook_resid_post"
-            _, cache = m.run_with_cache(other, names_filter=hook_name)
-
-            def patch(x: Tensor, hook: Any, pos: int = pos, source: Tensor = cache[hook_name]) -> Tensor:
-                x[:, pos] = source[:, pos]
-                return x
-
-            logits = m.run_with_hooks(order, fwd_hooks=[(hook_name, patch)])[:, -1]
-            out[name].append(float((logits.argmax(-1) == want).float().mean()))
-    return out
-
-
 def figures(model: Model, split: str, swap_every: int = 1) -> dict[str, Any]:
     return {
         "accuracy": accuracies(model, split),
@@ -327,7 +293,7 @@ def card(recipe: Recipe, stored: dict[str, Any], seeds: list[dict[str, Any]]) ->
         recipe.about,
         "",
         f"{recipe.n_layers} layers, d_model {recipe.d_model}, {recipe.n_heads} heads, d_mlp {recipe.d_mlp}, one token per word; "
-        f"trained on the Atlas world only, seed {recipe.seed}, {recipe.steps} steps: `python -m mi_workshop.models.train {recipe.name}`.",
+        f"trained on the Atlas world only, seed {recipe.seed}, {recipe.steps} steps: `python -m training {recipe.name}`.",
         "",
         "What the design imposes: "
         + (

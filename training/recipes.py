@@ -13,7 +13,7 @@ def _transcoders() -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How one embedded model and its transcoders are trained (``python -m mi_workshop.models.train NAME``)."""
+    """How one embedded model and its transcoders are trained (``python -m training NAME``)."""
 
     name: str
     about: str
