@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from mi_workshop.circuits.compare import Comparison
     from mi_workshop.circuits.graph import AttributionGraph
     from mi_workshop.circuits.swap import SwapResult
+    from mi_workshop.counterfactual import Report
 
 BLUE, ORANGE, GREEN, GREY, INK = "#0072B2", "#D55E00", "#009E73", "#8A8A8A", "#1A1A1A"
 
@@ -290,6 +291,46 @@ def draw_swap(result: SwapResult) -> Figure:
     for text in legend.get_texts():
         text.set_parse_math(False)
     curve.set_title("dose curve: probability", fontsize=14)
+    for ax in (bars, table, curve):
+        ax.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def draw_report(report: Report) -> Figure:
+    """Left: answers before and after (of the first prompt); middle: what is lost and gained beside each control, dots for the random
+    changes; right: the dose curve."""
+    figure = new_figure(13, 4.6)
+    bars, table, curve = figure.subplots(1, 3, width_ratios=[1, 1.45, 1])
+    _before_after(bars, report.before, report.after, [report.before[0]["token"]])
+    bars.set_title("before and after" + (" (first prompt)" if len(report.table) > 1 else ""), fontsize=14)
+    mean = report.table[["lost", "gained"]].mean()
+    rows = [("the change", mean.lost, mean.gained), *((n, c["lost"], c["gained"]) for n, c in report.controls.items())]
+    names = [f"{len(report.random)} random changes", *(name for name, *_ in rows[::-1])]
+    rows = rows[::-1]
+    both = bool(mean.notna().all())
+    kinds = [("lost", 1, ORANGE), ("gained", 2, BLUE)] if both else [("lost", 1, ORANGE)]
+    for i, (name, column, colour) in enumerate(kinds):
+        y = np.arange(1, len(rows) + 1) + (0.2 - 0.4 * i if both else 0)
+        wide = 0.36 if both else 0.6
+        hatch = "///" if name == "lost" else None
+        table.barh(y, [r[column] for r in rows], wide, color=colour, edgecolor=INK, hatch=hatch, label=name)
+        spread = 0.25 * np.sin(np.arange(len(report.random)) * 2.4)  # so that dots do not hide each other
+        table.plot(report.random[name], spread, "s" if name == "lost" else "o", color=colour, ms=3.5, alpha=0.6)
+    table.axvline(0.5, color=GREY, lw=1, ls=":")
+    table.set_yticks(range(len(names)), names, fontsize=12)
+    table.set_xlim(min(-0.05, float(report.random.min(axis=None))), 1.05)
+    table.set_title("share of the answer's probability", fontsize=14)
+    table.legend(fontsize=12, frameon=False, loc="lower right")
+    for name, style, colour, label in (
+        ("prob", "s--", INK, "own answer"),
+        ("donor_prob", "o-", BLUE, "donor's answer"),
+    ):
+        if report.dose[name].notna().all():
+            curve.plot(report.dose.index, report.dose[name], style, color=colour, lw=2.2, label=label)
+    curve.set_xlabel("dose (1 = the change)", fontsize=12)
+    curve.set_ylim(-0.03, 1.03)
+    curve.set_title("dose curve: probability", fontsize=14)
+    curve.legend(fontsize=12, frameon=False)
     for ax in (bars, table, curve):
         ax.spines[["top", "right"]].set_visible(False)
     return figure

@@ -10,9 +10,8 @@ import sys
 import pytest
 
 import mi_workshop as mi
-from mi_workshop.counterfactual import where_it_arises
 from mi_workshop.models import WEIGHTS, ModelError
-from training.evaluate import accuracies, all_replaced, card, induction, read_seeds, swaps
+from training.evaluate import accuracies, all_replaced, card, induction, read_seeds, swaps, where_it_arises
 from training.recipes import RECIPES
 
 

@@ -18,10 +18,10 @@ from torch import Tensor
 from mi_workshop.circuits.features import by_length
 from mi_workshop.circuits.intervene import decoders, intervene
 from mi_workshop.circuits.swap import FORMS, Edit, feature_sets, make_edit, mention, random_edits
-from mi_workshop.counterfactual import state_questions, where_it_arises
+from mi_workshop.counterfactual import sweep
 from mi_workshop.files import write_text
 from mi_workshop.models import Model, load
-from mi_workshop.worlds.atlas import Sentence
+from mi_workshop.worlds.atlas import HELD_OUT, Sentence
 from training.recipes import Recipe
 
 PROMPTS_PER_FIDELITY = 400  # held-out two-hop questions for the transcoder figures
@@ -171,6 +171,15 @@ def all_replaced(model: Model, split: str) -> dict[str, dict[str, float]]:
     return out
 
 
+def state_questions(model: Model, split: str) -> list[Sentence]:
+    """The capital question about one held-out city of each state, in the order of the list."""
+    assert model.world is not None
+    rank = ("validation", "test").index(split)
+    left_out = {name for names in HELD_OUT.values() for name in names}
+    states = [p for p in model.world.places.values() if p.kind == "state" and p.name not in left_out]
+    return [model.world.two_hop(p.cities[rank]) for p in states]
+
+
 def swaps(model: Model, split: str, n_random: int = RANDOM_PER_PAIR, every: int = 1) -> dict[str, dict[str, float]]:
     """All ordered pairs of states (or each ``every``-th), held-out cities on both sides: rates for the three forms.
 
@@ -236,6 +245,16 @@ def _one_swap(
         "random_expected": float((best[4:] == want[0]).float().mean()),
         "features": float(edit.mask.sum()),
     }
+
+
+def where_it_arises(model: Model, split: str, shift: int = 7) -> dict[str, list[float]]:
+    """Patch the residual stream after one layer from another state's question, at the city or at the last token: the share of
+    questions that then get the other state's capital. Where the number falls at the city and rises at the end, it has moved."""
+    asked = [s.prompt for s in state_questions(model, split)]
+    found = sweep(
+        model, asked, asked[shift:] + asked[:shift], positions=["{city}", "last"], metric="says_donor", progress=False
+    )
+    return {"city": found.mean[:, 0, 0].tolist(), "last": found.mean[:, 1, 0].tolist()}
 
 
 def figures(model: Model, split: str, swap_every: int = 1) -> dict[str, Any]:

@@ -1,0 +1,173 @@
+"""The same change at every layer, position and unit in turn: a few large batches instead of one run for each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+
+from .changes import Change, Row, Values, patch, read_all, run_rows
+from .metrics import METRICS, Reference
+from .run import MEMORY
+from .sites import HEADS, InterventionError, Position, Site, layers_of, matched, tokens_of, words_of
+
+
+@dataclass
+class Sweep:
+    """``values`` [layer, position, unit, prompt] of ``metric``, NaN where a run was interrupted; ``layers``, ``positions`` and
+    ``units`` name the first three axes (one entry "all" where all were changed together)."""
+
+    kind: str
+    change: str
+    metric: str
+    attention: str
+    values: Float[np.ndarray, "layer position unit prompt"]
+    layers: list[str]
+    positions: list[str]
+    units: list[str]
+    sites: list[list[list[Site]]] = field(repr=False)  # [layer][position][unit]
+
+    @property
+    def mean(self) -> Float[np.ndarray, "layer position unit"]:
+        """Mean over the prompts that were run."""
+        counted = np.maximum((~np.isnan(self.values)).sum(-1), 1)
+        return np.where(np.isnan(self.values).all(-1), np.nan, np.nansum(self.values, -1) / counted)
+
+    def best(self) -> Site:
+        """The site with the largest effect (in size)."""
+        layer, position, unit = np.unravel_index(np.nanargmax(np.abs(self.mean)), self.mean.shape)
+        return self.sites[layer][position][unit]
+
+    def significant(self, alpha: float = 0.05, draws: int = 2000) -> Bool[np.ndarray, "layer position unit"]:
+        """Cells whose mean is too large to be chance among so many cells: max-statistic sign-flip permutation over prompts
+        (Westfall and Young 1993; Nichols and Holmes 2002), which controls the chance of even one false cell at ``alpha``.
+
+        Under the null each prompt's values are as likely with the other sign. n prompts have 2^(n - 1) different flips, and d draws give
+        no p below 1 / (1 + d): where that exceeds ``alpha`` nothing can be significant, and InterventionError says so. (Without the
+        maximum one would divide ``alpha`` by the number of cells: a hundred draws could then never reach it.)
+        """
+        n = self.values.shape[-1]
+        smallest = max(2.0 ** (1 - n), 1 / (1 + draws))
+        if smallest > alpha:
+            raise InterventionError(
+                f"{n} prompt{'' if n == 1 else 's'} and {draws} draws cannot give a p below {smallest:.3f}, so no cell can be significant at {alpha}: "
+                "use more prompts or draws."
+            )
+        rng = np.random.default_rng(0)
+        flat = np.nan_to_num(self.values).reshape(-1, n)  # [cell, prompt]
+        largest = np.abs(flat @ rng.choice([-1.0, 1.0], (n, draws)) / n).max(0)  # [draw]
+        p = (1 + (largest[None] >= np.abs(flat.mean(1))[:, None] - 1e-12).sum(1)) / (1 + draws)
+        return (p <= alpha).reshape(self.values.shape[:-1])
+
+    def words(self) -> str:
+        mean, n = self.mean, self.values.shape[-1]
+        done = int((~np.isnan(mean)).sum())
+        best = self.best()
+        value = float(mean.flat[np.nanargmax(np.abs(mean))])
+        part = "" if done == mean.size else f" ({done} of {mean.size} cells were run before it was stopped)"
+        return (
+            f"{self.metric} with {self.kind} {self.change} at {len(self.layers)} layers × {len(self.positions)} positions × {len(self.units)} units, "
+            f"attention {self.attention}, mean over {n} prompt{'' if n == 1 else 's'}{part}. Largest: {value:.2f} at {best}."
+        )
+
+    __str__ = words
+
+
+def sweep(
+    model: Any,
+    prompts: Any,
+    donors: Any = None,
+    kind: str = "resid_post",
+    layers: Sequence[int] | None = None,
+    positions: str | Sequence[Position] = "each",
+    units: str | Sequence[int] | None = None,
+    change: Change | None = None,
+    metric: str = "recovered",
+    freeze_attention: bool = False,
+    memory: int = MEMORY,
+    progress: bool = True,
+) -> Sweep:
+    """Make ``change`` (by default: patch from the donor) at every site of ``kind`` in turn, and measure.
+
+    ``positions``: "each", None for all at once, or several that are named (``["{city}", "last"]``), which also serves prompts of
+    different lengths. ``units``: "each" (by default for heads), None for all together, or some. Interrupt it (the stop button) and
+    what is done is kept. Raises InterventionError as ``Experiment.run`` does.
+    """
+    if metric not in METRICS:
+        raise InterventionError(f"There is no metric {metric!r}: choose {', '.join(METRICS)}.")
+    change = change or patch()
+    prompts, donors = _as_list(prompts), _as_list(donors)
+    if change.needs_donor and len(donors) != len(prompts):
+        raise InterventionError(
+            f"Patching copies from another prompt: {len(prompts)} prompts need {len(prompts)} donors, not {len(donors)}."
+        )
+    if change.reference:
+        raise InterventionError(
+            "A sweep takes changes that need no reference prompts: patch from donors instead, or use Experiment."
+        )
+    layer_list = list(range(layers_of(model)) if layers is None else layers)
+    units = "each" if units is None and kind in HEADS else units
+    tokens = [tokens_of(model, p) for p in prompts]
+    where: list[Any] = [None] if positions is None else list(positions) if positions != "each" else []
+    if positions == "each":
+        if len({t.shape for t in tokens}) > 1:
+            raise InterventionError(
+                f"The prompts have {' and '.join(map(str, sorted({len(t) for t in tokens})))} tokens: name the positions."
+            )
+        where = list(range(len(tokens[0])))
+    wide = [Site(kind, layer, units=None if units is None else []) for layer in layer_list]
+    g = torch.Generator().manual_seed(0)
+    rows: list[Row] = []
+    references: list[Reference] = []
+    unit_list: list[Any] = []
+    found = read_all(model, tokens + [tokens_of(model, d) for d in donors], wide)
+    for i, prompt in enumerate(prompts):
+        source = donors[i] if donors else prompt
+        (base, own), (there, other) = found[i], found[len(prompts) + i if donors else i]
+        answers = int(base.argmax()), int(there.argmax())
+        references.append(Reference(base, *((there, *answers) if donors else (None, answers[0], None))))
+        unit_list = [None] if units is None else list(range(own[0].shape[1])) if units == "each" else list(units)
+        pairs = [matched(model, w, prompt, source, False) for w in where]
+        for site, x, y in zip(wide, own, other, strict=True):
+            for here, source_at in pairs:
+                a, b = x[here], y[source_at]  # [position, unit, width]
+                new = change.make(a, b, g).expand_as(a)
+                for unit in unit_list:
+                    chosen = list(range(a.shape[1])) if unit is None else [unit]
+                    position, u = torch.cartesian_prod(torch.tensor(here), torch.tensor(chosen)).T
+                    rows.append(
+                        Row(
+                            tokens[i],
+                            [Values(site, position, u, a[:, chosen].flatten(0, 1), new[:, chosen].flatten(0, 1))],
+                        )
+                    )
+    logits = run_rows(model, rows, freeze_attention, memory=memory, progress="sweep" if progress else None)
+    shape = (len(prompts), len(layer_list), len(where), len(unit_list))
+    measured = []
+    for r, block in zip(references, logits.split(len(rows) // len(prompts)), strict=True):
+        measured.append(torch.where(block.isnan().any(-1), torch.nan, METRICS[metric](block, r).float()))
+    values = torch.stack(measured).reshape(shape).permute(1, 2, 3, 0).numpy()
+    names = [f"{w}" for w in where]
+    if positions == "each":
+        names = words_of(model, tokens[0]) if len(prompts) == 1 else _common(model, tokens)
+    sites = [[[Site(kind, layer, w, u) for u in unit_list] for w in where] for layer in layer_list]
+    return Sweep(
+        kind, str(change), metric, "frozen" if freeze_attention else "free", values, [str(layer) for layer in layer_list],
+        ["all" if w is None else n for w, n in zip(where, names, strict=True)], ["all" if u is None else str(u) for u in unit_list], sites,
+    )  # fmt: skip
+
+
+def _common(model: Any, tokens: list[Any]) -> list[str]:
+    """The token at each position where all prompts have the same, its number where they differ."""
+    columns = zip(*(words_of(model, t) for t in tokens), strict=True)
+    return [column[0] if len(set(column)) == 1 else f"[{i}]" for i, column in enumerate(columns)]
+
+
+def _as_list(prompts: Any) -> list[Any]:
+    from .experiment import _listed_prompts
+
+    return _listed_prompts(prompts)
