@@ -279,9 +279,12 @@ mi.swap(open_model, prompt, "Texas", "California", at="city")
 # another state's question, at the city or at the last token, and count the answers that follow:
 
 # %%
-from mi_workshop.counterfactual import where_it_arises
+from mi_workshop.counterfactual import sweep
 
-pd.DataFrame(where_it_arises(open_model, "validation")).rename_axis("after layer")
+states = [place for place in model.world.places.values() if place.kind == "state"]
+asked = [model.world.two_hop(place.cities[0]).prompt for place in states]
+found = sweep(open_model, asked, asked[7:] + asked[:7], positions=["{city}", "last"], metric="says_donor")
+pd.DataFrame(found.mean[:, :, 0], columns=found.positions).rename_axis("after layer").round(2)
 
 # %% [markdown]
 # **Look:** up to which layer does the city's token carry it, and from which on the last one? Features are one way
