@@ -159,6 +159,15 @@ def test_an_interrupt_keeps_what_is_done(atlas, monkeypatch):
     assert f"{done} of {found.mean.size}" in found.words()
 
 
+def test_sweep_is_the_experiment_at_each_site(atlas):
+    """Also for changes that average or draw from reference prompts."""
+    asked, donors = questions(atlas.world, 4)
+    for change in (mean(donors), resample(donors[:1]), zero()):
+        cells = sweep(atlas, asked, kind="z", positions=None, change=change, metric="kl", progress=False).values
+        one = Experiment(Site("z", 2, None, 3), change).run(atlas, asked, controls=False).table.kl
+        assert cells[2, 0, 3] == pytest.approx(one.to_numpy(), abs=1e-4)
+
+
 def test_memory_bound_changes_nothing_else(atlas):
     small, large = (sweep(atlas, DALLAS, OAKLAND, memory=m, progress=False).values for m in (2**18, 2**30))
     assert np.abs(small - large).max() < 1e-5

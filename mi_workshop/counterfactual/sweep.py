@@ -95,7 +95,7 @@ def sweep(
 
     ``positions``: "each", None for all at once, or several that are named (``["{city}", "last"]``), which also serves prompts of
     different lengths. ``units``: "each" (by default for heads), None for all together, or some. Interrupt it (the stop button) and
-    what is done is kept. Raises InterventionError as ``Experiment.run`` does.
+    what is done is kept. ``mean`` and ``resample`` need reference prompts of the same length, or named positions. Raises InterventionError as ``Experiment.run`` does.
     """
     if metric not in METRICS:
         raise InterventionError(f"There is no metric {metric!r}: choose {', '.join(METRICS)}.")
@@ -104,10 +104,6 @@ def sweep(
     if change.needs_donor and len(donors) != len(prompts):
         raise InterventionError(
             f"Patching copies from another prompt: {len(prompts)} prompts need {len(prompts)} donors, not {len(donors)}."
-        )
-    if change.reference:
-        raise InterventionError(
-            "A sweep takes changes that need no reference prompts: patch from donors instead, or use Experiment."
         )
     layer_list = list(range(layers_of(model)) if layers is None else layers)
     units = "each" if units is None and kind in HEADS else units
@@ -125,32 +121,38 @@ def sweep(
     references: list[Reference] = []
     unit_list: list[Any] = []
     found = read_all(model, tokens + [tokens_of(model, d) for d in donors], wide)
+    reference = list(
+        zip(change.reference, read_all(model, [tokens_of(model, p) for p in change.reference], wide), strict=True)
+    )
     for i, prompt in enumerate(prompts):
-        source = donors[i] if donors else prompt
-        (base, own), (there, other) = found[i], found[len(prompts) + i if donors else i]
-        answers = int(base.argmax()), int(there.argmax())
-        references.append(Reference(base, *((there, *answers) if donors else (None, answers[0], None))))
+        base, own = found[i]
+        there = found[len(prompts) + i][0] if donors else None
+        references.append(Reference(base, there, int(base.argmax()), None if there is None else int(there.argmax())))
+        sources = [(donors[i], found[len(prompts) + i])] if donors else [(prompt, found[i])]
+        if reference:
+            drawn = int(torch.randint(len(reference), (1,), generator=g))
+            sources = reference if change.averaged else [reference[drawn]]
         unit_list = [None] if units is None else list(range(own[0].shape[1])) if units == "each" else list(units)
-        pairs = [matched(model, w, prompt, source, False) for w in where]
-        for site, x, y in zip(wide, own, other, strict=True):
-            for here, source_at in pairs:
-                a, b = x[here], y[source_at]  # [position, unit, width]
-                new = change.make(a, b, g).expand_as(a)
+        for w in where:
+            pairs = [matched(model, w, prompt, source, False) for source, _ in sources]
+            here = pairs[0][0]
+            for layer, site in enumerate(wide):
+                x = own[layer][here]  # [position, unit, width]
+                y = torch.stack([read[layer][at] for (_, (_, read)), (_, at) in zip(sources, pairs, strict=True)]).mean(
+                    0
+                )
+                new = change.make(x, y, g).expand_as(x)
                 for unit in unit_list:
-                    chosen = list(range(a.shape[1])) if unit is None else [unit]
+                    chosen = list(range(x.shape[1])) if unit is None else [unit]
                     position, u = torch.cartesian_prod(torch.tensor(here), torch.tensor(chosen)).T
-                    rows.append(
-                        Row(
-                            tokens[i],
-                            [Values(site, position, u, a[:, chosen].flatten(0, 1), new[:, chosen].flatten(0, 1))],
-                        )
-                    )
+                    v = Values(site, position, u, x[:, chosen].flatten(0, 1), new[:, chosen].flatten(0, 1))
+                    rows.append(Row(tokens[i], [v]))
     logits = run_rows(model, rows, freeze_attention, memory=memory, progress="sweep" if progress else None)
-    shape = (len(prompts), len(layer_list), len(where), len(unit_list))
+    shape = (len(prompts), len(where), len(layer_list), len(unit_list))
     measured = []
     for r, block in zip(references, logits.split(len(rows) // len(prompts)), strict=True):
         measured.append(torch.where(block.isnan().any(-1), torch.nan, METRICS[metric](block, r).float()))
-    values = torch.stack(measured).reshape(shape).permute(1, 2, 3, 0).numpy()
+    values = torch.stack(measured).reshape(shape).permute(2, 1, 3, 0).numpy()
     names = [f"{w}" for w in where]
     if positions == "each":
         names = words_of(model, tokens[0]) if len(prompts) == 1 else _common(model, tokens)
