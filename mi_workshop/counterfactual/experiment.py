@@ -78,7 +78,7 @@ class Report:
         n, first = len(self.table), self.table.iloc[0]
         lines = [f"{self.what}; attention {self.attention}; {n} prompt{'' if n == 1 else 's'}."]
         if n == 1:
-            lines += [f"before: {_listed(self.before)}", f"after:  {_listed(self.after)}"]
+            lines += [f"before: {_tops(self.before)}", f"after:  {_tops(self.after)}"]
         for name, whose in (("lost", first.answer), ("gained", first.donor_answer)):
             mean, low, high = self.effect[name]
             if np.isnan(mean):
@@ -137,7 +137,7 @@ class Experiment:
         ``answers``: the prompts' own answers, one token each; by default what the model says. Raises InterventionError for sites,
         positions, pairs and answers that cannot be, and if setting the sites to their own values changes the outputs.
         """
-        prompts, donors = _listed_prompts(prompts), _listed_prompts(donors)
+        prompts, donors = listed(prompts), listed(donors)
         sites = [self.sites] if isinstance(self.sites, Site) else list(self.sites)
         if not sites or not prompts:
             raise InterventionError("An experiment needs at least one site and one prompt.")
@@ -306,7 +306,7 @@ def interval(values: np.ndarray) -> tuple[float, float, float]:
     return mean, float(ci.low), float(ci.high)
 
 
-def _listed_prompts(prompts: Any) -> list[Any]:
+def listed(prompts: Any) -> list[Any]:
     if prompts is None:
         return []
     return [prompts] if isinstance(prompts, str | Tensor) else list(prompts)
@@ -321,5 +321,5 @@ def _top(model: Any, logits: Tensor, k: int = 5) -> list[dict[str, Any]]:
     return [{"token": t, "prob": x} for t, x in zip(words_of(model, i), p.tolist(), strict=True)]
 
 
-def _listed(top: list[dict[str, Any]]) -> str:
+def _tops(top: list[dict[str, Any]]) -> str:
     return ", ".join(f"{t['token']} {t['prob']:.2f}" for t in top[:4])

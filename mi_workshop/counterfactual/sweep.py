@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
 
 from .changes import Change, Row, Values, patch, read_all, run_rows
+from .experiment import Experiment, Report, listed
 from .metrics import METRICS, Reference
 from .run import MEMORY
 from .sites import HEADS, InterventionError, Position, Site, layers_of, matched, tokens_of, words_of
+
+if TYPE_CHECKING:
+    from mi_workshop.widgets.heat_map import HeatMap
 
 
 @dataclass
@@ -30,6 +34,7 @@ class Sweep:
     positions: list[str]
     units: list[str]
     sites: list[list[list[Site]]] = field(repr=False)  # [layer][position][unit]
+    run_at: Callable[[Site], Report] = field(repr=False)  # the experiment, with its controls, at one site
 
     @property
     def mean(self) -> Float[np.ndarray, "layer position unit"]:
@@ -76,6 +81,43 @@ class Sweep:
 
     __str__ = words
 
+    def show(self, **options: Any) -> HeatMap:
+        """The mean as a heat map; a click on a cell runs the experiment there, with its controls. ``options`` as of ``HeatMap``.
+
+        Rows are layers (and units, where there are several and positions too), columns positions (or units, where there is one position).
+        """
+        from mi_workshop.widgets.heat_map import HeatMap
+
+        n_layers, n_positions, n_units = self.mean.shape
+        by_unit = n_positions == 1 and n_units > 1
+        grid = [[(i, 0, k) for k in range(n_units)] for i in range(n_layers)]
+        if not by_unit:
+            grid = [[(i, j, k) for j in range(n_positions)] for i in range(n_layers) for k in range(n_units)]
+        layers = [f"layer {name}" for name in self.layers]
+        rows = (
+            layers
+            if by_unit or n_units == 1
+            else [f"{self.layers[i]}.{self.units[k]}" for i, _, k in (row[0] for row in grid)]
+        )
+        columns = [f"head {u}" if self.kind in HEADS else u for u in self.units] if by_unit else self.positions
+
+        def ask(row: int, column: int) -> dict[str, Any]:
+            i, j, k = grid[row][column]
+            report = self.run_at(self.sites[i][j][k])
+            controls = [{"name": name, "token": "lost", "prob": c["lost"]} for name, c in report.controls.items()]
+            return {"text": report.words(), "before": report.before, "after": report.after, "controls": controls}
+
+        options = {"title": f"{self.kind} {self.change}", "unit": self.metric, "on_click": ask} | options
+        if self.metric in ("recovered", "lost", "gained", "prob", "donor_prob", "says_donor"):
+            options = {
+                "low": min(0.0, float(np.nanmin(self.mean))),
+                "high": max(1.0, float(np.nanmax(self.mean))),
+            } | options
+        return HeatMap([[self.mean[cell] for cell in row] for row in grid], rows, columns, **options)
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
+        return self.show()._repr_mimebundle_(**kwargs)
+
 
 def sweep(
     model: Any,
@@ -100,7 +142,7 @@ def sweep(
     if metric not in METRICS:
         raise InterventionError(f"There is no metric {metric!r}: choose {', '.join(METRICS)}.")
     change = change or patch()
-    prompts, donors = _as_list(prompts), _as_list(donors)
+    prompts, donors = listed(prompts), listed(donors)
     if change.needs_donor and len(donors) != len(prompts):
         raise InterventionError(
             f"Patching copies from another prompt: {len(prompts)} prompts need {len(prompts)} donors, not {len(donors)}."
@@ -157,9 +199,15 @@ def sweep(
     if positions == "each":
         names = words_of(model, tokens[0]) if len(prompts) == 1 else _common(model, tokens)
     sites = [[[Site(kind, layer, w, u) for u in unit_list] for w in where] for layer in layer_list]
+    first = slice(0, 10)  # a click shall not take long
+
+    def run_at(site: Site) -> Report:
+        experiment = Experiment(site, change, freeze_attention, n_random=100 if len(prompts) == 1 else 20)
+        return experiment.run(model, prompts[first], donors[first] or None)
+
     return Sweep(
         kind, str(change), metric, "frozen" if freeze_attention else "free", values, [str(layer) for layer in layer_list],
-        ["all" if w is None else n for w, n in zip(where, names, strict=True)], ["all" if u is None else str(u) for u in unit_list], sites,
+        ["all" if w is None else n for w, n in zip(where, names, strict=True)], ["all" if u is None else str(u) for u in unit_list], sites, run_at,
     )  # fmt: skip
 
 
@@ -167,9 +215,3 @@ def _common(model: Any, tokens: list[Any]) -> list[str]:
     """The token at each position where all prompts have the same, its number where they differ."""
     columns = zip(*(words_of(model, t) for t in tokens), strict=True)
     return [column[0] if len(set(column)) == 1 else f"[{i}]" for i, column in enumerate(columns)]
-
-
-def _as_list(prompts: Any) -> list[Any]:
-    from .experiment import _listed_prompts
-
-    return _listed_prompts(prompts)

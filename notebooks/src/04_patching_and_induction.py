@@ -1,0 +1,226 @@
+# %% [markdown] slideshow={"slide_type": "slide"}
+# # Patching and induction
+#
+# > **35 minutes, and 25 for the exercises. Runs offline on two CPU cores in {measured}; needs neither token nor GPU.**
+# >
+# > Afterwards you can
+# > - find where in a model an answer is decided, by patching;
+# > - say what zeroing, mean and resample ablation each take away, and why they disagree;
+# > - find a circuit of two heads by score, by ablation and by its path, and compare the three;
+# > - read a verdict together with the controls that it rests on.
+
+# %% tags=["setup"]
+import mi_workshop as mi
+
+# %% [markdown] tags=["instructor"]
+# The heat map of section 1 is the picture to leave on the wall: click a cell, and the patch runs before their eyes. Section 3
+# (three ablations, three answers) is where researchers in the room begin to argue; let them.
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ## Two prompts that differ in one word
+#
+# **Activation patching** runs the model on one prompt and, at one place inside, puts in what is there in *another* prompt. If the answer
+# follows, what was put in decides it.
+# %%
+from mi_workshop.counterfactual import Experiment, Site, mean, path_patch, resample, sweep, zero
+from mi_workshop.teach.patching import capital_questions, meetings
+
+model = mi.load("atlas")
+dallas = "Fact: the capital of the state containing Dallas is"
+oakland = "Fact: the capital of the state containing Oakland is"
+model.top(dallas, 2), model.top(oakland, 2)
+
+# %% [markdown]
+# We patch the **residual stream**, everything that a layer passes on, at each token and after each layer: 44 patches, in one batch.
+# 0 means that the answer stays Austin, 1 that it is as much Sacramento as in the other prompt.
+#
+# **Predict:** which cells will be dark? Where does the question "which state?" live, and where is it when the answer is given?
+
+# %% slideshow={"slide_type": "slide"}
+sweep(model, dallas, oakland)
+
+# %% [markdown]
+# **Look:** two columns are dark and all others empty, exactly: before *Dallas* the two prompts are the same, and no token between
+# reads the city. When does it move to the last token? In this model layers 0 and 1 see only their own token: that it sits at
+# the city *there* is built in, not found.
+#
+# In a live notebook, click a cell: the patch runs at that place, with its controls.
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ## A patch and its controls
+#
+# That the answer follows could still be luck: perhaps *any* push of this size at this place gives Sacramento? An experiment brings its controls along.
+#
+# **Predict:** how often will a random push break *Austin*, and how often give *Sacramento*?
+
+# %% slideshow={"slide_type": "slide"}
+Experiment(Site("resid_post", layer=1, position="Dallas")).run(model, dallas, oakland)
+
+# %% [markdown]
+# **Look:** a random push of the same length often destroys the answer, so that "Austin is gone" alone would say little. None gives Sacramento.
+# *Lost* asks what was necessary, *gained* what is sufficient; each is compared with the random changes before a word is said.
+#
+# One prompt is an anecdote. The same experiment for every state, with an interval over prompts:
+
+# %%
+asked, donors = capital_questions(model.world)
+print(Experiment(Site("resid_post", 1, "{city}"), n_random=20).run(model, asked, donors))
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ## Take it away: three ways, three answers
+#
+# An **ablation** takes a part's output away. But what stands there instead? *Zero* is something that the model has never seen; the *mean* keeps what
+# all questions have in common; *resampling* puts in what is there in another question.
+#
+# **Predict:** for one and the same layer, will the three agree?
+
+# %% slideshow={"slide_type": "slide"}
+import pandas as pd
+
+changes = {"zero": zero(), "mean": mean(asked), "resample": resample(asked)}
+lost = {
+    name: sweep(model, asked, kind="mlp_out", positions=None, change=change, metric="lost", progress=False).mean[
+        :, 0, 0
+    ]
+    for name, change in changes.items()
+}
+pd.DataFrame(lost).rename_axis("MLP of layer").round(2)
+
+# %% [markdown]
+# **Look:** the MLP of layer 1 seems vital when it is set to zero, and hardly matters when it is resampled. Zero takes away what it writes for *every* question,
+# which later layers count on; resampling takes away only what tells one question from another. Neither is wrong: they answer different questions.
+# Which one did the paper that you last read use?
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ## Mr Dursley met ... Mr
+#
+# After *Mr Dursley ... Mr* a model says *Dursley*: it has seen the pair, and goes on as it went before. Heads that do this are called **induction heads**.
+
+# %%
+passages = meetings(model.world)
+print(passages[0], "→", model.top(passages[0], 1))
+
+# %% [markdown]
+# **By score.** An induction head looks from a token to what came *after* the same token before; a previous-token head looks one back. So their attention
+# patterns give them away. **Predict:** in which layers? (The heads of layers 0 and 1 look about, but write nothing.)
+
+# %% slideshow={"slide_type": "slide"}
+from mi_workshop.attention import head_scores
+
+head_scores(model)[["previous token", "induction"]].round(2)
+
+# %% [markdown]
+# **By ablation.** A pattern is a correlation. Which heads does the answer *depend* on? Each head in turn gets its output from another passage:
+
+# %% slideshow={"slide_type": "slide"}
+by_head = sweep(model, passages, kind="z", positions=None, change=resample(passages), metric="lost")
+by_head
+
+# %% [markdown]
+# **Look:** two heads matter, one in layer 2 and one in layer 3. Do they have the highest scores?
+#
+# **By path.** Do the two work *together*? Induction needs the head of layer 3 to find "the token after Mr". It can, if the head of layer 2 has
+# written at each token what stood before it. So change only what one head of layer 2 sends into the **keys** of the head of layer 3, all else held:
+
+# %% slideshow={"slide_type": "slide"}
+senders = [Site("z", 2, units=head) for head in range(4)]
+keys, queries = [Site(kind, 3, units=2) for kind in "kq"]
+paths = {
+    site.kind: path_patch(model, passages[0], passages[1], senders, [site], metric="lost") for site in (keys, queries)
+}
+pd.DataFrame(paths).rename_axis("head of layer 2").round(2)
+
+# %% [markdown]
+# **Look:** one head of layer 2 sends something that the answer needs, into the keys and not into the queries. Score, ablation and path agree on the pair. They need not:
+# each could have spoken against the others.
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ## What could mislead you here
+#
+# **Direction.** Patching *into* the clean prompt (noising) asks what is necessary, patching the clean value into the corrupted prompt (denoising) what is sufficient. With a
+# backup elsewhere, a sufficient part need not be necessary.
+#
+# **Many cells.** Among 44 cells one will be large by luck. The permutation below allows one false cell in twenty such *maps*; with two prompts it refuses:
+
+# %%
+many = sweep(model, asked[:12], donors[:12], progress=False)
+print(many.significant().sum(), "of", many.mean.size, "cells cannot be luck")
+
+# %% [markdown]
+# **The prompts.** All of this is about these questions. In another model the same heads need not exist; one changed word shows it:
+
+# %%
+open_model = mi.load("atlas-global")
+sweep(open_model, passages, kind="z", positions=None, change=resample(passages), metric="lost", progress=False)
+
+# %% [markdown]
+# **Look:** that model copies names badly, and no single head carries it. (*Lost* is a share of what little there was.)
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ## Your turn
+
+# %% [markdown] tags=["exercise"]
+# where it arrives
+
+# %%
+from mi_workshop.teach import check, hint, solution
+
+prompt = "Fact: the language of the country containing Lyon is"
+donor = "Fact: the language of the country containing Osaka is"
+layer = ...
+# solution
+layer = int((sweep(model, prompt, donor, positions=["last"]).mean[:, 0, 0] >= 0.5).argmax())
+
+# %%
+check("where it arrives", layer)
+
+# %% [markdown] tags=["exercise"]
+# names but not capitals
+
+# %%
+head = ...
+# solution
+on_capitals = sweep(model, asked, kind="z", positions=None, change=resample(asked), metric="lost", progress=False)
+print(on_capitals.mean[:, 0].round(2))
+head = (2, 1)
+
+# %%
+check("names but not capitals", head)
+
+# %% [markdown] tags=["exercise"]
+# an ablation that misleads
+
+# %%
+site = ...
+# solution
+site = ("mlp_out", 1)
+
+# %%
+check("an ablation that misleads", site)
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ## Key points
+#
+# - Patching moves one thing from one prompt to another: what follows depends on it, in these prompts.
+# - Zero, mean and resample ablation take away different things; name the one that you used.
+# - An effect means something beside the unedited prompt, random changes of equal size, other donors, and a wrong place.
+# - Attention scores propose a circuit, ablation and paths test it.
+#
+# ## To discuss
+#
+# - A part is sufficient but not necessary. How can that be, and what would you report?
+# - The induction head was found by its score in the literature and by its loss here. Which would you trust in a model with a thousand heads?
+# - Which control would have caught the last wrong claim that you believed?
+#
+# ## Where to read more
+#
+# - Heimersheim, Nanda: [*How to use and interpret activation patching*][howto], 2024
+# - Olsson and others: [*In-context Learning and Induction Heads*][induction], 2022
+# - Wang and others: [*Interpretability in the Wild*][ioi], 2022: path patching on GPT-2
+# - Chan and others: [*Causal Scrubbing*][scrubbing], 2022: why resampling
+#
+# **Next:** [Attribution graphs](06_attribution_graphs.ipynb)
+#
+# [howto]: https://arxiv.org/abs/2404.15255
+# [induction]: https://transformer-circuits.pub/2022/in-context-learning-and-induction-heads/index.html
+# [ioi]: https://arxiv.org/abs/2211.00593
+# [scrubbing]: https://www.alignmentforum.org/posts/JvZhhzycHu2Yd57RN/causal-scrubbing
