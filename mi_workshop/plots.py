@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import html
 import io
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +18,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from mi_workshop.circuits.graph import CODED, LOGIT, TOKEN, end_name
-from mi_workshop.files import write, write_text
+from mi_workshop.show import counted
 
 if TYPE_CHECKING:
     from mi_workshop.attention import Attention
@@ -36,6 +35,12 @@ def new_figure(width: float, height: float) -> Figure:
     figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     return figure
+
+
+def open_frames(*axes: Any) -> None:
+    """Left and bottom line alone."""
+    for ax in axes:
+        ax.spines[["top", "right"]].set_visible(False)
 
 
 def draw_graph(graph: AttributionGraph, max_links: int = 150) -> Figure:
@@ -67,14 +72,16 @@ def draw_comparison(comparison: Comparison, max_links: int = 80) -> Figure:
     """Two graphs side by side in the style of ``draw_graph``, the same layers at the same height; features that both have
     are filled, features of one alone are hollow."""
     graphs = (comparison.a, comparison.b)
-    widths = [_width(g) for g in graphs]
+    widths = [_width(g, 0.85) for g in graphs]
     figure = new_figure(sum(widths), 6.6)
     axes = figure.subplots(1, 2, sharey=True, width_ratios=widths)
     top = max(int(g.nodes.layer.max()) for g in graphs)
-    for ax, graph, name, alone in zip(axes, graphs, "ab", (comparison.only_a, comparison.only_b), strict=True):
+    for ax, graph, name, width, alone in zip(
+        axes, graphs, "ab", widths, (comparison.only_a, comparison.only_b), strict=True
+    ):
         table = comparison.table
         shared = set(table.dropna(subset=["node_a", "node_b"])[f"node_{name}"]) if comparison.same_features else set()
-        _draw(ax, graph, max_links, filled=shared, top_layer=top)
+        _draw(ax, graph, max_links, filled=shared, top_layer=top, share=width / sum(widths))
         count = (
             f"{comparison.shared} features shared (filled), {alone} only here"
             if comparison.same_features
@@ -82,23 +89,30 @@ def draw_comparison(comparison: Comparison, max_links: int = 80) -> Figure:
         )
         ax.set_title(
             f"{name}: {_short(graph.prompt, 60)}\n{count}  ·  replacement {graph.scores.replacement:.2f}",
-            fontsize=11, color="#444444", loc="left", parse_math=False,
+            fontsize=13, color="#444444", loc="left", parse_math=False,
         )  # fmt: skip
+        ax.tick_params(axis="x", rotation=35)
     return figure
 
 
-def _width(graph: AttributionGraph) -> float:
-    return min(max(9.0, 1.25 * len(graph.tokens)), 80.0)
+def _width(graph: AttributionGraph, column: float = 1.25) -> float:
+    return min(max(9.0, column * len(graph.tokens)), 80.0)
 
 
 def _draw(
-    ax: Any, graph: AttributionGraph, max_links: int, filled: set[str] | None = None, top_layer: int = 0
+    ax: Any,
+    graph: AttributionGraph,
+    max_links: int,
+    filled: set[str] | None = None,
+    top_layer: int = 0,
+    share: float = 1.0,
 ) -> list[str]:
-    """Draw ``graph`` on ``ax`` with the answers at ``top_layer`` or higher; returns the labels of the supernodes drawn as boxes."""
+    """Draw ``graph`` on ``ax`` with the answers at ``top_layer`` or higher, on ``share`` of the figure's width; returns the labels of the supernodes drawn as boxes."""
     nodes = graph.nodes
     top_layer = max(top_layer, int(nodes.layer.max()))
     n_pos, filled = len(graph.tokens), filled or set()
-    place = _positions(graph)
+    inch = n_pos / (share * ax.get_figure().get_figwidth())  # in columns
+    place = _positions(graph, 1.9 * inch)
     strong = graph.links.reindex(graph.links.weight.abs().sort_values(ascending=False).index).head(max_links)
     scale = float(strong.weight.abs().max() or 1)
     for link in strong.itertuples():
@@ -121,14 +135,14 @@ def _draw(
         inside = colour if full else "#DDDDDD" if error else "white"
         xs, ys = zip(*(place[i] for i in group.node_id), strict=True)
         ax.scatter(xs, ys, marker="D" if error else "o", s=26, c=inside, edgecolors=colour, lw=1.1, zorder=3)
-    centres = _draw_boxes(ax, graph, boxes, place)
+    centres = _draw_boxes(ax, graph, boxes, place, 1.1 * inch)
     _draw_arrows(ax, graph, centres)
     answers = nodes[nodes.feature_type == LOGIT].sort_values("token_prob", ascending=False)
     for node in answers.head(5).itertuples():
         x, y = place[node.node_id]
         strongest = node.label == graph.top.token[0]
         ax.text(
-            x, y, f"{node.label} {node.token_prob:.0%}", ha="right" if not strongest else "center", va="center", fontsize=15 if strongest else 10,
+            n_pos - 0.35 if strongest else x, y, f"{node.label} {node.token_prob:.0%}", ha="right", va="center", fontsize=15 if strongest else 10,
             weight="bold" if strongest else "normal", color=INK, parse_math=False, zorder=6,
             bbox={"boxstyle": "round,pad=.3", "fc": "white", "ec": INK, "lw": 1.6 if strongest else 0.6},
         )  # fmt: skip
@@ -148,8 +162,8 @@ def _short(text: str, length: int = 14) -> str:
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
-def _positions(graph: AttributionGraph) -> dict[str, tuple[float, float]]:
-    """Where each node stands: its token across, its layer up, nodes of the same place side by side."""
+def _positions(graph: AttributionGraph, between: float) -> dict[str, tuple[float, float]]:
+    """Where each node stands: its token across, its layer up, nodes of the same place side by side, answers ``between`` columns apart."""
     out: dict[str, tuple[float, float]] = {}
     member = {i: label for label, ids in graph.supernodes.items() for i in ids}
     for (_, layer), group in graph.nodes.groupby(["ctx_idx", "layer"]):
@@ -157,7 +171,7 @@ def _positions(graph: AttributionGraph) -> dict[str, tuple[float, float]]:
         order = sorted(group.itertuples(), key=lambda n: (-n.token_prob, member.get(n.node_id, "~"), n.feature))
         for i, node in enumerate(order):
             if logits:
-                out[node.node_id] = (node.ctx_idx + 0.15 - 1.35 * i, layer)
+                out[node.node_id] = (node.ctx_idx + 0.15 - between * i, layer)
             else:
                 row, column = divmod(i, 7)
                 width = min(7, len(order) - row * 7)
@@ -177,7 +191,7 @@ def drawn_supernodes(graph: AttributionGraph, count: int = 10) -> list[str]:
 
 
 def _draw_boxes(
-    ax: Any, graph: AttributionGraph, boxes: list[str], place: dict[str, tuple[float, float]]
+    ax: Any, graph: AttributionGraph, boxes: list[str], place: dict[str, tuple[float, float]], wide: float
 ) -> dict[str, tuple[float, float]]:
     """One box for each supernode in ``boxes``; returns their centres, those of tokens and of answers, by the names ``flow`` uses."""
     centres: dict[str, tuple[float, float]] = {}
@@ -188,7 +202,7 @@ def _draw_boxes(
         ids = graph.supernodes[label]
         points = np.array([place[i] for i in ids])
         x, y = points[:, 0].mean(), points[:, 1].mean()
-        while any(abs(x - a) < 0.9 and abs(y - b) < 0.26 for a, b in taken):
+        while any(abs(x - a) < wide and abs(y - b) < 0.26 for a, b in taken):
             y += 0.27
         taken.append((x, y))
         text = f"{label.split(' @')[0]} ×{len(ids)}" if len(ids) > 1 else label.split(" @")[0]
@@ -210,7 +224,7 @@ def _draw_arrows(ax: Any, graph: AttributionGraph, centres: dict[str, tuple[floa
         (x0, y0), (x1, y1) = centres[row.source], centres[row.target]
         ax.annotate(
             "", (x1, y1), (x0, y0), zorder=4 if main else 2,
-            arrowprops={"arrowstyle": "-|>", "lw": 1 + 9 * abs(row.share) ** 0.8, "color": INK if main else "#666666", "alpha": 0.9 if main else 0.45,
+            arrowprops={"arrowstyle": "-|>", "lw": (wide := 1 + 9 * abs(row.share) ** 0.8), "mutation_scale": 8 + 2 * wide, "color": INK if main else "#666666", "alpha": 0.9 if main else 0.45,
                         "ls": "-" if row.share > 0 else ":", "shrinkA": 14, "shrinkB": 14, "connectionstyle": "arc3,rad=.06"},
         )  # fmt: skip
 
@@ -225,13 +239,10 @@ def _before_after(ax: Any, before: list[dict[str, Any]], after: list[dict[str, A
     ax.set_xlim(0, 1)
     ax.legend(fontsize=12, frameon=False)
     ax.set_xlabel("probability", fontsize=12)
-    ax.spines[["top", "right"]].set_visible(False)
 
 
 def draw_ablation(result: AblationResult) -> Figure:
     """Left: answers before and after; right: what random sets of equal size leave of the answer."""
-    from mi_workshop.circuits.swap import counted
-
     figure = new_figure(11, 4)
     bars, spread = figure.subplots(1, 2)
     answer = result.before[0]["token"]
@@ -243,7 +254,7 @@ def draw_ablation(result: AblationResult) -> Figure:
     spread.set_xlabel(f"probability of {answer}", fontsize=12, parse_math=False)
     spread.set_title(f"{len(result.random_probs)} random sets of equal size", fontsize=14)
     spread.legend(fontsize=12, frameon=False)
-    spread.spines[["top", "right"]].set_visible(False)
+    open_frames(bars, spread)
     return figure
 
 
@@ -293,8 +304,7 @@ def draw_swap(result: SwapResult) -> Figure:
     for text in legend.get_texts():
         text.set_parse_math(False)
     curve.set_title("dose curve: probability", fontsize=14)
-    for ax in (bars, table, curve):
-        ax.spines[["top", "right"]].set_visible(False)
+    open_frames(bars, table, curve)
     return figure
 
 
@@ -361,17 +371,6 @@ def mimebundle(figure: Figure, sentence: str) -> tuple[dict[str, Any], dict[str,
     }
 
 
-def save_figure(graph: AttributionGraph, path: Path) -> None:
-    """Write the picture as .svg or .png, or the interactive view as one .html file."""
-    if path.suffix == ".html":
-        from mi_workshop.widgets.standalone import page
-
-        write_text(path, page(graph))
-    else:
-        figure = graph.figure()
-        write(path, lambda p: figure.savefig(p, format=path.suffix[1:], dpi=160))
-
-
 # ------------------------------------------------------------------ heat maps
 # Light to dark, so that the order is seen in grey too; of the diverging one the two sides are told apart by the minus signs.
 SEQUENTIAL = ["#F7FBFF", "#C6DBEF", "#6BAED6", "#2171B5", "#08306B"]
@@ -400,7 +399,13 @@ def draw_heat_map(
     for i, j in np.argwhere(np.isfinite(values)) if room >= 0.4 and n <= 40 else []:
         text = f"{round(values[i, j], digits) + 0.0:.{digits}f}".replace("-", "−")
         ax.text(
-            j + 0.5, i + 0.5, text, ha="center", va="center", fontsize=9, color="black" if shades[i, j] > 0.5 else "white"
+            j + 0.5,
+            i + 0.5,
+            text,
+            ha="center",
+            va="center",
+            fontsize=9,
+            color="black" if shades[i, j] > 0.5 else "white",
         )
     upright = max(map(len, names), default=0) * 0.1 > room
     ax.set_xticks(
@@ -428,7 +433,9 @@ def draw_attention(attention: Attention) -> Figure:
         for head, ax in enumerate(row):
             silent = bool(attention.silent[layer, head])
             ax.imshow(attention.pattern[layer, head], cmap=LinearSegmentedColormap.from_list("", SEQUENTIAL), vmin=0, vmax=1, alpha=0.35 if silent else 1)  # fmt: skip
-            ax.set_title(f"{layer}.{head}{'  silent' if silent else ''}", fontsize=float(np.clip(6 * side, 6, 11)), pad=2)
+            ax.set_title(
+                f"{layer}.{head}{'  silent' if silent else ''}", fontsize=float(np.clip(6 * side, 6, 11)), pad=2
+            )
             named = n <= 16 and side >= 2
             ax.set_xticks(range(n) if named and layer == 0 else [], names if named and layer == 0 else [], rotation=90, fontsize=8, parse_math=False)  # fmt: skip
             ax.set_yticks(range(n) if named and head == 0 else [], names if named and head == 0 else [], fontsize=8, parse_math=False)  # fmt: skip

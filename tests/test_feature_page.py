@@ -125,8 +125,8 @@ def test_precision_and_recall_are_counts(atlas, kind):
     text, width = training_text(atlas), atlas.replacement.transcoders.d_transcoder
     acts = text_activations(atlas)[:, [layer * width + index]].toarray()[:, 0].tolist()
     seen = []  # (sentence, activation, does the label hold), one per token
-    for n, (words, answer) in enumerate(zip(text.words, text.answers, strict=True)):
-        seen += [(n, acts[text.start[n] + i], holds(words, i, answer)) for i in range(len(words))]
+    for n, (words, sentence) in enumerate(zip(text.words, text.sentences, strict=True)):
+        seen += [(n, acts[text.start[n] + i], holds(words, i, sentence.answer)) for i in range(len(words))]
     assert page.chance == pytest.approx(sum(right for *_, right in seen) / len(seen))
     about = {n for n, _, right in seen if right}
     for b in page.bins.itertuples():

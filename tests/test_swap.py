@@ -123,11 +123,15 @@ def test_bad_swaps_get_one_sentence(atlas, arguments, said):
         mi.swap(atlas, *arguments[:3], at=arguments[3])
 
 
-def test_display_survives_strange_text(atlas):
+def test_display_survives_strange_text(atlas, tmp_path):
+    """A name with markup in it must neither run nor break the picture; a wrong suffix gets a sentence."""
     result = mi.swap(atlas, PROMPT, "Texas", "California", n_random=3)
     result.old = "<b>$x$</b>"
     shown, _ = result._repr_mimebundle_()
     assert "<b>" not in shown["text/html"] and "data:image/png" in shown["text/html"]
+    assert str(result) == result.words() and result.save(tmp_path / "x.svg").read_text().lstrip().startswith("<?xml")
+    with pytest.raises(WorldError, match="saved as .svg or .png, not '.pdf'"):
+        result.save(tmp_path / "x.pdf")
 
 
 def test_ablation_has_its_controls_and_can_say_nothing(atlas, graph):

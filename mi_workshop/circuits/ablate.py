@@ -9,16 +9,18 @@ import torch
 
 from mi_workshop.circuits.graph import GraphError
 from mi_workshop.circuits.intervene import intervene
-from mi_workshop.circuits.swap import NOTHING, Edit, activations, best, counted, listed, random_edits
+from mi_workshop.circuits.swap import NOTHING, Edit, activations, best, random_edits
 from mi_workshop.models import Model
+from mi_workshop.show import Shown, counted, listed
 
 
 @dataclass
-class AblationResult:
+class AblationResult(Shown):
     """What zeroing nodes did. ``before`` and ``after`` list ``{token, prob}``; ``random_probs`` are the probabilities that
     the first answer keeps under each random set (see ``swap.random_edits``); ``nothing`` is the largest change of a logit when
     every chosen feature is set to the value that it has anyway."""
 
+    problem = GraphError
     prompt: str
     node_ids: list[str]
     attention: str
@@ -49,17 +51,10 @@ class AblationResult:
             f"{self.random_flip_rate:.0%}.\n{said}."
         )
 
-    __str__ = words
-
     def figure(self) -> Any:
         from mi_workshop.plots import draw_ablation
 
         return draw_ablation(self)
-
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> tuple[dict[str, Any], dict[str, Any]]:
-        from mi_workshop.plots import mimebundle
-
-        return mimebundle(self.figure(), self.words())
 
 
 def feature_sites(model: Model, prompt: str, node_ids: list[str]) -> list[tuple[int, int, int]]:

@@ -20,13 +20,13 @@ from mi_workshop.circuits.intervene import intervene
 from mi_workshop.circuits.swap import (
     N_RANDOM,
     Edit,
-    _place,
-    _same,
     activations,
     best,
     feature_sets,
     make_edit,
+    place_of,
     random_edits,
+    same_place,
 )
 from mi_workshop.models import Model
 from mi_workshop.worlds import WorldError
@@ -68,7 +68,7 @@ def choices(model: Model, prompt: str, supernodes: dict[str, list[str]]) -> dict
     world = model.world
     try:
         assert world is not None
-        here = _place(model, world.parse(prompt))
+        here = place_of(model, world.parse(prompt))
     except (AssertionError, KeyError, WorldError):
         return {}
     others = [p.name for p in world.places.values() if p.kind == here.kind and p.name != here.name]
@@ -115,7 +115,7 @@ def _swap(model: Model, prompt: str, ids: list[str], to: str, action: Action) ->
     if world is None or not old:
         raise GraphError("These features stand for no place that could be swapped for another.")
     asked, donor = world.parse(prompt), world.parse(world.swap(prompt, old, to)[0])
-    same = _same(model, asked)
+    same = same_place(model, asked)
     site = torch.zeros_like(action.edit.mask)
     site[:, positions] = True
     for edit, source in ((action.edit, donor), (None, same)):

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mi_workshop.circuits.graph import CODED, LOGIT, TOKEN, AttributionGraph
+from mi_workshop.circuits.graph import CODED, LOGIT, TOKEN, AttributionGraph, GraphError
+from mi_workshop.show import Shown
 
 KEY = ["feature_type", "layer", "feature", "position"]
 
 
 @dataclass(frozen=True, eq=False)
-class Comparison:
+class Comparison(Shown):
     """What two graphs have in common.
 
     ``table`` for graphs of one model: one row per feature and position, ``feature_type, layer, feature, position`` (of ``a``;
@@ -25,6 +26,7 @@ class Comparison:
     Pearson's between their weights (NaN for fewer than three).
     """
 
+    problem = GraphError
     a: AttributionGraph
     b: AttributionGraph
     table: pd.DataFrame
@@ -59,17 +61,10 @@ class Comparison:
             lines.append(f"{self.links} links in both; their weights correlate at {self.correlation:.2f}.")
         return "\n".join(lines)
 
-    __str__ = words
-
     def figure(self) -> Any:
         from mi_workshop.plots import draw_comparison
 
         return draw_comparison(self)
-
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> tuple[dict[str, Any], dict[str, Any]]:
-        from mi_workshop.plots import mimebundle
-
-        return mimebundle(self.figure(), self.words())
 
 
 def compare(a: AttributionGraph, b: AttributionGraph) -> Comparison:

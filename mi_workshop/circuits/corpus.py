@@ -19,6 +19,7 @@ from torch import Tensor
 
 from mi_workshop.circuits.intervene import decoders
 from mi_workshop.models import Model, ModelError
+from mi_workshop.worlds.atlas import Sentence
 
 
 class FeatureError(ModelError):
@@ -59,8 +60,8 @@ KINDS: dict[str, Callable[[Model], Dictionary]] = {"feature": _features, "neuron
 class Text:
     """The training text, one entry per token (<bos> left out): its id, its sentence, the id of the token after it."""
 
+    sentences: list[Sentence]
     words: list[list[str]]  # of each sentence
-    answers: list[str]
     tokens: list[np.ndarray]  # ids [sentence, position] of the sentences of one length, <bos> first
     ids: np.ndarray
     sentence: np.ndarray
@@ -78,13 +79,13 @@ def training_text(model: Model) -> Text:
     trained = model.world.training_text()
     ids = model.tokenizer([s.prompt for s in trained], add_special_tokens=False).input_ids
     order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
-    answers = [trained[i].answer for i in order]
+    sentences = [trained[i] for i in order]
     lengths = np.array([len(ids[i]) for i in order])
     rows = [[model.tokenizer.bos_token_id, *ids[i]] for i in order]
     same = np.split(np.arange(len(rows)), np.flatnonzero(np.diff(lengths)) + 1)
-    after = [[*row[2:], model.token_id(answer)] for row, answer in zip(rows, answers, strict=True)]
+    after = [[*row[2:], model.token_id(s.answer)] for row, s in zip(rows, sentences, strict=True)]
     return Text(
-        [model.tokenizer.convert_ids_to_tokens(row[1:]) for row in rows], answers,
+        sentences, [model.tokenizer.convert_ids_to_tokens(row[1:]) for row in rows],
         [np.array([rows[i] for i in group]) for group in same],
         np.concatenate([row[1:] for row in rows]), np.repeat(np.arange(len(rows)), lengths), np.concatenate(after),
         np.concatenate([[0], np.cumsum(lengths)[:-1]]),

@@ -12,11 +12,12 @@ from itertools import groupby
 from typing import Any
 
 import numpy as np
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 
 from mi_workshop.circuits.feature_page import Example, FeaturePage
 from mi_workshop.circuits.features import SAY, SHARE, WHOLE
-from mi_workshop.plots import BLUE, GREY, INK, ORANGE, new_figure
+from mi_workshop.plots import BLUE, GREY, INK, ORANGE, new_figure, open_frames
 
 LINE = "border-bottom:1px solid rgba(128,128,128,0.35)"
 QUIET, FIRE, CALM = "opacity:0.75", "213,94,0", "0,114,178"  # vermilion for what fires, blue for what holds
@@ -240,8 +241,7 @@ def draw(page: FeaturePage) -> Figure:
     effects.set_yticks(range(len(both)), [t for t, _ in both], fontsize=10.5, parse_math=False)
     effects.axvline(0, color=INK, lw=0.8)
     effects.set_xlabel("logits per unit of activation", fontsize=12)
-    for ax in (counts, effects):
-        ax.spines[["top", "right"]].set_visible(False)
+    open_frames(counts, effects)
     for i, example in enumerate(examples):
         _draw_sentence(figure, example, page.maximum, (len(examples) - i - 0.5) * 0.36 / height)
     return figure
@@ -255,15 +255,9 @@ def _draw_sentence(figure: Figure, example: Example, peak: float, y: float) -> N
     x = 0.19
     for i, (word, act) in enumerate(zip(example.words, example.activations, strict=True)):
         chosen = i == example.at and act > 0
-        shade = {"bbox": {"boxstyle": "square,pad=.15", "fc": (*_rgb(ORANGE), 0.08 + 0.57 * act / peak), "ec": "none"}}
+        shade = {"bbox": {"boxstyle": "square,pad=.15", "fc": to_rgba(ORANGE, 0.08 + 0.57 * act / peak), "ec": "none"}}
         text = figure.text(
             x, y, f"{word} {act:.2f}" if chosen else word, fontsize=12, va="center", parse_math=False,
             weight="bold" if chosen else "normal", **(shade if act > 0 else {}),
         )  # fmt: skip
         x += text.get_window_extent(renderer).width / figure.bbox.width + 0.009
-
-
-def _rgb(colour: str) -> tuple[float, float, float]:
-    from matplotlib.colors import to_rgb
-
-    return to_rgb(colour)

@@ -25,8 +25,8 @@ from mi_workshop.circuits.corpus import (
     training_text,
 )
 from mi_workshop.circuits.features import label_of, logit_effects
-from mi_workshop.files import write, write_text
 from mi_workshop.models import Model
+from mi_workshop.show import Shown
 
 BINS = (0.8, 0.6, 0.4, 0.2, 0.0)  # lower ends of the ranges of activation, as shares of the maximum
 TOP, EACH = 6, 3  # examples: the strongest, and drawn from each range
@@ -47,7 +47,7 @@ class Example:
 
 
 @dataclass(frozen=True, eq=False)
-class FeaturePage:
+class FeaturePage(Shown):
     """What is known of one feature or neuron. It shows itself in a notebook; ``save`` writes it to a file.
 
     ``bins``: one row per range of activation (shares of ``maximum``), strongest first: ``low, high, tokens``, ``share`` (of
@@ -58,6 +58,8 @@ class FeaturePage:
     ``layer, index, cosine, label``, by the direction written. ``selectivity``: see ``circuits.features.describe``.
     """
 
+    formats = (".html", ".svg", ".png")
+    problem = FeatureError
     model: str
     kind: str
     layer: int
@@ -81,7 +83,7 @@ class FeaturePage:
     def name(self) -> str:
         return f"{self.kind} {self.layer}/{self.index} of {self.model}"
 
-    def describe(self) -> str:
+    def words(self) -> str:
         """One sentence: what it is, how often it fires and how well its label fits (also the picture's alt text)."""
         start = f"{self.name}, labelled {self.label}: active at {self.density:.2%} of {self.n_tokens} tokens"
         start = start[0].upper() + start[1:]
@@ -117,21 +119,16 @@ class FeaturePage:
         display(self)
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> tuple[dict[str, Any], dict[str, Any]]:
-        from mi_workshop.plots import mimebundle
-
-        data, metadata = mimebundle(self.figure(), self.describe())
+        data, metadata = super()._repr_mimebundle_(include, exclude)
         return data | {"text/html": self.html()}, metadata
 
-    def save(self, path: str | Path) -> Path:
-        """Write ``.html`` (one self-contained file), ``.svg`` or ``.png``; returns the path."""
+    def _write(self, path: Path) -> None:
         from mi_workshop.circuits.feature_html import document
 
-        path = Path(path)
         if path.suffix == ".html":
-            return write_text(path, document(self))
-        if path.suffix not in (".svg", ".png"):
-            raise FeatureError(f"A page is saved as .html, .svg or .png, not {path.suffix or 'without a suffix'!r}.")
-        return write(path, lambda p: self.figure().savefig(p, format=path.suffix[1:], dpi=160))
+            path.write_text(document(self), encoding="utf-8")
+        else:
+            super()._write(path)
 
 
 def feature(model: Model, layer: int, index: int, kind: str = "feature") -> FeaturePage:
@@ -243,7 +240,14 @@ def _examples(text: Text, acts: np.ndarray, holds: np.ndarray | None) -> list[Ex
             span = slice(text.start[i], text.start[i] + len(text.words[i]))
             right = None if holds is None else bool(holds[token])
             out.append(
-                Example(text.words[i], acts[span].tolist(), int(token - text.start[i]), group, right, text.answers[i])
+                Example(
+                    text.words[i],
+                    acts[span].tolist(),
+                    int(token - text.start[i]),
+                    group,
+                    right,
+                    text.sentences[i].answer,
+                )
             )
     return out
 

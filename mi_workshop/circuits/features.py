@@ -16,12 +16,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float
+from scipy.sparse import csr_array
 from torch import Tensor
 
-from mi_workshop.circuits.intervene import decoders, feature_activations
+from mi_workshop.circuits.corpus import text_activations, training_text
+from mi_workshop.circuits.intervene import decoders
 from mi_workshop.files import write_text
 from mi_workshop.models import Model, ModelError
 from mi_workshop.worlds import Atlas
@@ -52,20 +55,18 @@ def describe(model: Model) -> list[dict[str, Any]]:
     world = model.world
     vocabulary = world.vocabulary
     shape = (model.replacement.cfg.n_layers, model.replacement.transcoders.d_transcoder)
-    by_token = torch.zeros(len(vocabulary), *shape)
-    active, positions = torch.zeros(shape), 0
-    sentences: list[Sentence] = []
-    sums, lasts = [], []
-    for group, tokens in by_length(model, world.training_text()):
-        for i in range(0, len(group), 256):
-            acts, ids = feature_activations(model, tokens[i : i + 256]), tokens[i : i + 256]
-            by_token.index_add_(0, ids.flatten(), acts.transpose(1, 2).flatten(0, 1))
-            active += (acts > 0).sum((0, 2))
-            positions += ids[:, 1:].numel()
-            sentences += group[i : i + 256]
-            sums.append(acts.sum(2))
-            lasts.append(acts[:, :, -1])
-    total, last = torch.cat(sums), torch.cat(lasts)  # [sentence, layer, feature]
+    text, acts = training_text(model), text_activations(model)  # acts [token, layer * feature]
+    sentences, positions = text.sentences, acts.shape[0]
+
+    def summed(keys: np.ndarray, count: int) -> Tensor:
+        """Activations added up over the tokens of one key [key, layer, feature]."""
+        rows = csr_array((np.ones(positions, "f4"), (keys, np.arange(positions))), shape=(count, positions))
+        return torch.from_numpy((rows @ acts).toarray()).reshape(count, *shape)
+
+    active = torch.from_numpy(np.diff(acts.indptr)).reshape(shape)
+    by_token, total = summed(text.ids, len(vocabulary)), summed(text.sentence, len(sentences))
+    ends = np.append(text.start[1:], positions) - 1
+    last = torch.from_numpy(acts.tocsr()[ends].toarray()).reshape(total.shape)
     asked = [i for i, s in enumerate(sentences) if s.kind == "two_hop"]
     selectivity = _selectivity(world, [sentences[i] for i in asked], total[asked])
     about = _shares([_about(world, s) for s in sentences], total, mean=False)

@@ -15,7 +15,7 @@ from scipy.sparse import csr_array, diags_array
 
 from mi_workshop.circuits import scores
 from mi_workshop.circuits.scores import Scores
-from mi_workshop.files import write_text
+from mi_workshop.show import Shown
 
 FEATURE, ERROR, TOKEN, LOGIT = "cross layer transcoder", "mlp reconstruction error", "embedding", "logit"
 CODED = (FEATURE, "lorsa")  # features of a layer, of MLPs and of attention
@@ -28,7 +28,7 @@ class GraphError(ValueError):
 
 
 @dataclass(frozen=True, eq=False)
-class AttributionGraph:
+class AttributionGraph(Shown):
     """What leads from the words of a prompt to the model's answers, as circuit-tracer attributes it. It is never changed:
     ``prune`` and ``group`` give a new one.
 
@@ -41,6 +41,8 @@ class AttributionGraph:
     where a file does. ``model`` is what was traced (None for a graph from a file).
     """
 
+    formats = (".json", ".html", ".svg", ".png")
+    problem = GraphError
     prompt: str
     tokens: list[str]
     nodes: pd.DataFrame
@@ -124,9 +126,8 @@ class AttributionGraph:
         """The graph of the nodes in ``keep`` [node] and of ``links`` between them; ``hidden`` counts what is left out."""
         nodes = self.nodes[keep].reset_index(drop=True)
         kept = set(nodes.node_id)
-        members = {label: [i for i in ids if i in kept] for label, ids in self.supernodes.items()}
         return replace(
-            self, nodes=nodes, links=links, supernodes={k: v for k, v in members.items() if v},
+            self, nodes=nodes, links=links, supernodes=inside(self.supernodes, kept),
             hidden=(self.hidden[0] + len(self.nodes) - len(nodes), self.hidden[1] + len(self.links) - len(links)),
             pins=[i for i in self.pins if i in kept], clicked=self.clicked if self.clicked in kept else "",
         )  # fmt: skip
@@ -213,26 +214,17 @@ class AttributionGraph:
 
         return GraphView(self, **traits)
 
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> tuple[dict[str, Any], dict[str, Any]]:
-        from mi_workshop.plots import mimebundle
-
-        return mimebundle(self.figure(), self.describe())
-
     # ----------------------------------------------------------------- files
-    def save(self, path: str | Path) -> Path:
-        """Write ``.json`` (Neuronpedia's format), ``.html`` (the interactive view in one file), ``.svg`` or ``.png``; returns the path."""
-        path = Path(path)
+    def _write(self, path: Path) -> None:
+        """``.json`` (Neuronpedia's format), ``.html`` (the interactive view in one file), or the picture."""
         if path.suffix == ".json":
-            write_text(path, json.dumps(self.to_json(), ensure_ascii=False, allow_nan=False))
-        elif path.suffix in (".html", ".svg", ".png"):
-            from mi_workshop.plots import save_figure
+            path.write_text(json.dumps(self.to_json(), ensure_ascii=False, allow_nan=False), encoding="utf-8")
+        elif path.suffix == ".html":
+            from mi_workshop.widgets.standalone import page
 
-            save_figure(self, path)
+            path.write_text(page(self), encoding="utf-8")
         else:
-            raise GraphError(
-                f"A graph is saved as .json, .html, .svg or .png, not {path.suffix or 'without a suffix'!r}."
-            )
-        return path
+            super()._write(path)
 
     def to_json(self) -> dict[str, Any]:
         """Neuronpedia's graph JSON (see ``writer.to_json``)."""
@@ -249,6 +241,12 @@ class AttributionGraph:
         from mi_workshop.circuits.dialects import read_graph
 
         return read_graph(source)
+
+
+def inside(supernodes: dict[str, list[str]], known: set[str]) -> dict[str, list[str]]:
+    """The supernodes without the members that are not ``known``; those that lose all of them are gone."""
+    members = {label: [i for i in ids if i in known] for label, ids in supernodes.items()}
+    return {label: ids for label, ids in members.items() if ids}
 
 
 def end_name(node: Any) -> str:

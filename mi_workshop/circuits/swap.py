@@ -21,6 +21,7 @@ from torch import Tensor
 from mi_workshop.circuits.features import places_of
 from mi_workshop.circuits.intervene import decoders, feature_activations, frozen_attention, intervene
 from mi_workshop.models import Model, ModelError
+from mi_workshop.show import Shown, counted, listed
 from mi_workshop.worlds import WorldError
 from mi_workshop.worlds.atlas import Place, Sentence
 
@@ -31,9 +32,10 @@ NOTHING, LUCK = 1e-4, 0.05  # what the controls may show for a swap to count as 
 
 
 @dataclass
-class SwapResult:
+class SwapResult(Shown):
     """What a swap did, and what its controls did. ``before`` and ``after`` list ``{token, prob}``, likeliest first."""
 
+    problem = WorldError
     prompt: str
     old: str
     new: str
@@ -103,8 +105,6 @@ class SwapResult:
             )
         return "\n".join(lines)
 
-    __str__ = words
-
     def to_dict(self) -> dict[str, Any]:
         keys = ("prompt", "old", "new", "at", "attention", "before", "after", "expected", "controls", "dose", "edited")
         return {k: getattr(self, k) for k in keys} | {"supported": self.supported}
@@ -114,19 +114,6 @@ class SwapResult:
         from mi_workshop.plots import draw_swap
 
         return draw_swap(self)
-
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> tuple[dict[str, Any], dict[str, Any]]:
-        from mi_workshop.plots import mimebundle
-
-        return mimebundle(self.figure(), self.words())
-
-
-def counted(n: int, thing: str) -> str:
-    return f"{n} {thing}{'' if n == 1 else 's'}"
-
-
-def listed(top: list[dict[str, Any]]) -> str:
-    return ", ".join(f"{t['token']} {t['prob']:.2f}" for t in top[:4])
 
 
 @dataclass
@@ -168,7 +155,7 @@ def feature_sets(model: Model, place: str, answer: str | None = None, only: str 
 def make_edit(model: Model, asked: Sentence, donor: Sentence, at: str, only: str | None = None) -> Edit:
     """The edit that turns the place of ``asked`` into the place of ``donor`` (both of the same form)."""
     assert model.world is not None
-    a, b = _place(model, asked), _place(model, donor)
+    a, b = place_of(model, asked), place_of(model, donor)
     answers = (asked.answer, donor.answer) if at == "all" else (None, None)
     old, new = feature_sets(model, a.name, answers[0], only), feature_sets(model, b.name, answers[1], only)
     tokens = model.tokens(asked.prompt)
@@ -188,7 +175,7 @@ def mention(model: Model, sentence: Sentence) -> int:
     return model.world.words(sentence.prompt).index(name) + 1
 
 
-def _place(model: Model, sentence: Sentence) -> Place:
+def place_of(model: Model, sentence: Sentence) -> Place:
     assert model.world is not None
     name = sentence.slots.get("city") or sentence.slots.get("place", "")
     return model.world.home.get(name) or model.world.places[name]
@@ -256,24 +243,24 @@ def patch_residual(model: Model, edit: Edit, donor_tokens: Tensor, freeze_attent
     return m.run_with_hooks(edit.tokens[None], fwd_hooks=hooks)[0, -1]
 
 
-def _third(model: Model, asked: Sentence, taken: set[str]) -> Sentence:
+def third_place(model: Model, asked: Sentence, taken: set[str]) -> Sentence:
     """The same question about the next place in the list that was trained on, of the same kind."""
     assert model.world is not None
-    places = [p for p in model.world.places.values() if p.kind == _place(model, asked).kind]
-    start = [p.name for p in places].index(_place(model, asked).name)
+    places = [p for p in model.world.places.values() if p.kind == place_of(model, asked).kind]
+    start = [p.name for p in places].index(place_of(model, asked).name)
     for place in places[start + 1 :] + places[:start]:
-        question = model.world.parse(model.world.swap(asked.prompt, _place(model, asked).name, place.name)[0])
+        question = model.world.parse(model.world.swap(asked.prompt, place_of(model, asked).name, place.name)[0])
         if place.name not in taken and not (question.stratum or "").startswith("place"):
             return question
     raise WorldError("There is no third place to compare with.")
 
 
-def _same(model: Model, asked: Sentence) -> Sentence:
+def same_place(model: Model, asked: Sentence) -> Sentence:
     """The same question about a trained city of the same place (for a place's own name: the same question)."""
     assert model.world is not None
     if "city" not in asked.slots:
         return asked
-    place = _place(model, asked)
+    place = place_of(model, asked)
     city = next(c for c in place.cities[4:] + place.cities if c != asked.slots["city"])
     return model.world.parse(asked.prompt.replace(asked.slots["city"], city))
 
@@ -303,7 +290,7 @@ def swap(
         )
     asked, donor = world.parse(prompt), world.parse(world.swap(prompt, old, new)[0])
     edit = make_edit(model, asked, donor, at)
-    same, third = _same(model, asked), _third(model, asked, {old, new})
+    same, third = same_place(model, asked), third_place(model, asked, {old, new})
     edits = [edit, make_edit(model, asked, same, at), make_edit(model, asked, third, at)]
     barred = feature_sets(model, old, asked.answer) | feature_sets(model, new, donor.answer)
     noise = random_edits(model, edit, barred, n_random)
@@ -331,7 +318,7 @@ def swap(
         "same_state": {"city": same.slots.get("city", old)}
         | best(model, logits[1], 1)[0]
         | {"kept": int(logits[1].argmax()) == was},
-        "third_state": {"place": _place(model, third).name, "expected": third.answer} | best(model, logits[2], 1)[0],
+        "third_state": {"place": place_of(model, third).name, "expected": third.answer} | best(model, logits[2], 1)[0],
         "ceiling": ceiling | {"right": ceiling["token"] == expected},
         "transfer": _transfer(model, asked, donor, at, freeze_attention),
     }
@@ -348,7 +335,7 @@ def _transfer(model: Model, asked: Sentence, donor: Sentence, at: str, freeze_at
     """Do features chosen on this attribute's questions alone also move the place's other attributes?"""
     assert model.world is not None
     found_on, results = asked.slots.get("attribute"), {}
-    shared = set(_place(model, asked).attributes) & set(_place(model, donor).attributes)
+    shared = set(place_of(model, asked).attributes) & set(place_of(model, donor).attributes)
     for attribute in sorted(shared - {found_on}) if found_on else ():
         question, answer = (model.world.parse(s.prompt.replace(str(found_on), attribute)) for s in (asked, donor))
         edit = make_edit(model, question, answer, "state" if at == "all" else at, only=found_on)

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from mi_workshop.models import Model
+from mi_workshop.show import Shown, listed
 from mi_workshop.worlds import WorldError
 
 from .changes import Change, Plan, Row, patch, plan, run_rows
@@ -35,7 +36,7 @@ DOSES = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
 
 
 @dataclass
-class Report:
+class Report(Shown):
     """What an experiment did, and what its controls did.
 
     ``table``: one row for each prompt (answers, every metric of ``METRICS``). ``random``: mean lost and gained over prompts under each
@@ -78,7 +79,7 @@ class Report:
         n, first = len(self.table), self.table.iloc[0]
         lines = [f"{self.what}; attention {self.attention}; {n} prompt{'' if n == 1 else 's'}."]
         if n == 1:
-            lines += [f"before: {_tops(self.before)}", f"after:  {_tops(self.after)}"]
+            lines += [f"before: {listed(self.before)}", f"after:  {listed(self.after)}"]
         for name, whose in (("lost", first.answer), ("gained", first.donor_answer)):
             mean, low, high = self.effect[name]
             if np.isnan(mean):
@@ -99,17 +100,10 @@ class Report:
         }[self.verdict]  # fmt: skip
         return "\n".join([*lines, f"Verdict: {meaning}."])
 
-    __str__ = words
-
     def figure(self) -> Any:
         from mi_workshop.plots import draw_report
 
         return draw_report(self)
-
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> tuple[dict[str, Any], dict[str, Any]]:
-        from mi_workshop.plots import mimebundle
-
-        return mimebundle(self.figure(), self.words())
 
 
 @dataclass
@@ -137,7 +131,7 @@ class Experiment:
         ``answers``: the prompts' own answers, one token each; by default what the model says. Raises InterventionError for sites,
         positions, pairs and answers that cannot be, and if setting the sites to their own values changes the outputs.
         """
-        prompts, donors = listed(prompts), listed(donors)
+        prompts, donors = as_list(prompts), as_list(donors)
         sites = [self.sites] if isinstance(self.sites, Site) else list(self.sites)
         if not sites or not prompts:
             raise InterventionError("An experiment needs at least one site and one prompt.")
@@ -263,15 +257,15 @@ def _moved_to(model: Any, prompt: Any, p: Plan, at: int) -> Any:
 
 def other_donors(model: Any, prompt: Any, donor: Any) -> tuple[str | None, str | None]:
     """A donor with the prompt's own answer, and one with a third; None where no world can name them."""
-    from mi_workshop.circuits.swap import _place, _same, _third
+    from mi_workshop.circuits.swap import place_of, same_place, third_place
 
     world = model.world if isinstance(model, Model) else None
     if world is None or not isinstance(prompt, str) or not isinstance(donor, str):
         return None, None
     try:
         asked, other = world.parse(prompt), world.parse(donor)
-        taken = {_place(model, s).name for s in (asked, other)}
-        return _same(model, asked).prompt, _third(model, asked, taken).prompt
+        taken = {place_of(model, s).name for s in (asked, other)}
+        return same_place(model, asked).prompt, third_place(model, asked, taken).prompt
     except (WorldError, KeyError, StopIteration):
         return None, None
 
@@ -306,7 +300,7 @@ def interval(values: np.ndarray) -> tuple[float, float, float]:
     return mean, float(ci.low), float(ci.high)
 
 
-def listed(prompts: Any) -> list[Any]:
+def as_list(prompts: Any) -> list[Any]:
     if prompts is None:
         return []
     return [prompts] if isinstance(prompts, str | Tensor) else list(prompts)
@@ -319,7 +313,3 @@ def _short(prompt: Any) -> str:
 def _top(model: Any, logits: Tensor, k: int = 5) -> list[dict[str, Any]]:
     p, i = logits.softmax(-1).topk(min(k, len(logits)))
     return [{"token": t, "prob": x} for t, x in zip(words_of(model, i), p.tolist(), strict=True)]
-
-
-def _tops(top: list[dict[str, Any]]) -> str:
-    return ", ".join(f"{t['token']} {t['prob']:.2f}" for t in top[:4])

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 
 from .changes import Change, Row, Values, patch, read_all, run_rows
-from .experiment import Experiment, Report, listed
+from .experiment import Experiment, Report, as_list
 from .metrics import METRICS, Reference
 from .run import MEMORY
 from .sites import HEADS, InterventionError, Position, Site, layers_of, matched, tokens_of, words_of
@@ -142,7 +142,7 @@ def sweep(
     if metric not in METRICS:
         raise InterventionError(f"There is no metric {metric!r}: choose {', '.join(METRICS)}.")
     change = change or patch()
-    prompts, donors = listed(prompts), listed(donors)
+    prompts, donors = as_list(prompts), as_list(donors)
     if change.needs_donor and len(donors) != len(prompts):
         raise InterventionError(
             f"Patching copies from another prompt: {len(prompts)} prompts need {len(prompts)} donors, not {len(donors)}."

@@ -258,7 +258,7 @@ export function place(labels, width, height, obstacles = []) {
   return labels.map((a) => {
     const step = a.h + 4, across = a.w / 2 + 8;
     for (const [dx, dy] of [[0, 0], [0, -step], [0, step], [across, 0], [-across, 0], [across, -step], [-across, -step], [0, -2 * step], [0, 2 * step], [across, step], [-across, step]]) {
-      const x = Math.min(Math.max(a.x + dx, a.w / 2 + 2), width - a.w / 2 - 2), y = Math.min(Math.max(a.y + dy, a.h / 2 + 2), height - a.h / 2 - 2);
+      const x = Math.min(Math.max(a.x + dx, a.w / 2 + 5), width - a.w / 2 - 5), y = Math.min(Math.max(a.y + dy, a.h / 2 + 2), height - a.h / 2 - 2);
       if (Math.abs(x - a.x) > across + 1 + a.w / 2 || Math.abs(y - a.y) > 3 * step) continue;
       if (taken.some((b) => Math.abs(b.x - x) < (a.w + b.w) / 2 + 3 && Math.abs(b.y - y) < (a.h + b.h) / 2 + 3)) continue;
       taken.push({ x, y, w: a.w, h: a.h });
@@ -268,12 +268,21 @@ export function place(labels, width, height, obstacles = []) {
   });
 }
 
-/** Rows of the answer bars: the five likeliest words after and before, the expected one among them. */
+/** Rows of the answer bars: the likeliest before and after, the expected one, and of the others the likeliest, five in all; once
+ *  something was changed, others must reach 1 % on one side. */
 export function bars({ before = [], after = [], expected = null }) {
   const [old, now] = [before, after].map((side) => new Map([...side].reverse().map((a) => [a.token, a.prob]))); // of two with the same spelling, the likelier
-  const words = [...new Set([before[0]?.token, after[0]?.token, expected, ...now.keys(), ...old.keys()])].filter((w) => w !== undefined && w !== null);
-  return words.slice(0, 5).map((token) => ({ token, before: old.get(token) ?? (after.length ? 0 : null), after: after.length ? now.get(token) ?? 0 : null,
-    expected: token === expected })).sort((a, b) => (b.after ?? b.before) - (a.after ?? a.before));
+  const most = (token) => Math.max(old.get(token) ?? 0, now.get(token) ?? 0), acted = after.length > 0;
+  const others = [...old.keys(), ...now.keys()].filter((token) => !acted || most(token) >= 0.01).sort((a, b) => most(b) - most(a));
+  const words = [...new Set([before[0]?.token, after[0]?.token, expected, ...others])].filter((token) => token !== undefined && token !== null);
+  return words.slice(0, 5).map((token) => ({ token, before: old.get(token) ?? (acted ? 0 : null), after: acted ? now.get(token) ?? 0 : null, expected: token === expected }))
+    .sort((a, b) => (b.after ?? b.before) - (a.after ?? a.before));
+}
+
+/** A word without the blanks around it, unless one of `others` differs by these alone: then, and where nothing else is left, ␣ stands for a blank. */
+export function spelled(word, others = [], length = 24) {
+  const text = clean(word, length), bare = text.trim();
+  return bare && !others.some((other) => other !== word && clean(other, length).trim() === bare) ? bare : text.replaceAll(" ", "␣") || "␣";
 }
 
 const percent = (x) => `${x < 0 ? "−" : ""}${Math.abs(x) < 0.0995 && x !== 0 ? Math.abs(100 * x).toFixed(1) : Math.round(Math.abs(100 * x))} %`;
@@ -432,6 +441,7 @@ class View {
   load() {
     this.meta = this.model.get("meta");
     this.g = buildGraph(this.model.get("nodes"), this.model.get("links"));
+    this.words = this.g.label.filter((_, i) => this.g.kind[i] === ANSWER);
     this.root.setAttribute("aria-label", this.meta.sentence);
     this.focus = this.hover = -1;
     this.W = Math.max(1, ...this.meta.columns.map((c) => c[1]));
@@ -442,8 +452,10 @@ class View {
     const [w, height] = [this.stage.clientWidth || 700, this.stage.clientHeight || 440], old = this.w;
     this.big = this.model.get("size") === "stage" ? 1.5 : 1;
     this.em = parseFloat(getComputedStyle(this.root).fontSize) || 14;
-    Object.assign(this, { w, h: height, left: 4.6 * this.em, foot: 2.6 * this.em, ratio: Math.min(window.devicePixelRatio || 1, 2) });
+    Object.assign(this, { w, h: height, left: 4.6 * this.em, ratio: Math.min(window.devicePixelRatio || 1, 2) });
     this.sx = (w - this.left - 8) / this.W;
+    this.narrow = (this.sx * this.W) / this.meta.columns.length < 3.4 * this.em; // then words stand in two lines by turns
+    this.foot = (this.narrow ? 3.9 : 2.6) * this.em;
     this.sy = (height - this.foot - 8) / this.H;
     if (refit || !old) this.view = { k: 1, x: 0, y: 0 };
     else { this.view.x *= w / old; }
@@ -468,7 +480,8 @@ class View {
     this.level.textContent = threshold.toFixed(2);
     this.scoreValues = s;
     this.scores.textContent = s ? `replacement ${s.replacement.toFixed(2)}  ·  completeness ${s.completeness.toFixed(2)}` : "no scores: the graph has a cycle";
-    const hiddenNodes = g.n - this.shown.reduce((a, b) => a + b, 0), hiddenLinks = g.m - drawn.possible, weak = drawn.possible - drawn.list.length;
+    this.count = this.shown.reduce((a, b) => a + b, 0);
+    const hiddenNodes = g.n - this.count, hiddenLinks = g.m - drawn.possible, weak = drawn.possible - drawn.list.length;
     const parts = [hiddenNodes || hiddenLinks ? `${number(hiddenNodes)} of ${number(g.n)} nodes and ${number(hiddenLinks)} of ${number(g.m)} links hidden by the threshold` : `All ${number(g.n)} nodes and ${number(g.m)} links shown`];
     if (weak) parts.push(`the ${number(weak)} weakest of these ${number(drawn.possible)} links not drawn`);
     if (this.meta.hidden?.some(Boolean)) parts.push(`pruning had left out ${number(this.meta.hidden[0])} nodes and ${number(this.meta.hidden[1])} links`);
@@ -498,7 +511,7 @@ class View {
       items.push({ kind, node, x, y, ...props.item });
       return items.at(-1);
     };
-    this.meta.columns.forEach(([a, b], p) => label("token", clean(this.meta.tokens[p] ?? p, 24).trim() || "␣", (a + b) / 2, 0, { title: clean(this.meta.tokens[p] ?? "") }).span = b - a);
+    this.meta.columns.forEach(([a, b], p) => label("token", spelled(this.meta.tokens[p] ?? p), (a + b) / 2, 0, { title: clean(this.meta.tokens[p] ?? "") }).span = b - a);
     const last = this.meta.rows.length - 1;
     this.meta.rows.forEach(([layer, a, b], r) => label("layer", r === last && g.kind.includes(ANSWER) ? "answer" : layer < 0 ? "tokens" : `layer ${layer}`, 0, (a + b) / 2));
     const strength = (ids) => Math.min(...ids.map((i) => g.influence[i] ?? 1));
@@ -515,7 +528,7 @@ class View {
       item.minor = !done && !this.main.has(name) && name in this.meta.suggested && supernodes[name].length < 2;
     }
     Array.from({ length: g.n }, (_, i) => i).filter((i) => g.kind[i] === ANSWER).sort((a, b) => g.prob[b] - g.prob[a]).forEach((i, k) => {
-      const item = label("answer", `${clean(g.label[i], 20).trim()} ${percent(g.prob[i])}`, g.x[i], g.y[i], { "data-node": g.id[i], title: clean(g.label[i]) });
+      const item = label("answer", `${spelled(g.label[i], this.words, 20)} ${percent(g.prob[i])}`, g.x[i], g.y[i], { "data-node": g.id[i], title: clean(g.label[i]) });
       item.name = g.end[i];
       item.node.classList.toggle("mi-chain", k === 0);
     });
@@ -539,7 +552,7 @@ class View {
     rows.forEach((i, k) => { i.node.hidden = k % gap !== 0 && k !== rows.length - 1 || k === rows.length - 2 && gap > 1; });
     for (const i of this.items.filter((x) => x.kind === "token")) {
       const room = i.span * this.sx * this.view.k;
-      i.node.style.maxWidth = `${Math.max(room - 2, 14)}px`;
+      i.node.style.maxWidth = `${Math.max((this.narrow ? 1.9 : 1) * room - 2, 14)}px`;
       i.node.classList.toggle("mi-chain", [...this.main].some((name) => name === this.tokenEnd(i)));
     }
     this.status.textContent = this.hiddenText + (this.crowded ? ` ${number(this.crowded)} ${this.crowded === 1 ? "label" : "labels"} left out: zoom in.` : "") + (this.meta.notes?.length ? ` ${this.meta.notes.map((n) => clean(n, 300)).join(" ")}` : "");
@@ -552,9 +565,9 @@ class View {
   }
 
   put() {
-    for (const i of this.items) {
+    for (const [k, i] of this.items.entries()) {
       const [x, y] = this.at(i.x, i.y);
-      if (i.kind === "token") i.node.style.transform = `translate(${x}px, ${this.h - this.foot + 4}px) translate(-50%, 0)`;
+      if (i.kind === "token") i.node.style.transform = `translate(${x}px, ${this.h - this.foot + 4 + (this.narrow && k % 2 ? 1.35 * this.em : 0)}px) translate(-50%, 0)`;
       else if (i.kind === "layer") i.node.style.transform = `translate(4px, ${y}px) translate(0, -50%)`;
       else i.node.style.transform = `translate(${x + (i.dx || 0)}px, ${y + (i.dy || 0)}px) translate(-50%, -50%)`;
     }
@@ -595,7 +608,7 @@ class View {
     const xs = new Float32Array(g.n), ys = new Float32Array(g.n);
     for (let i = 0; i < g.n; i++) [xs[i], ys[i]] = this.node(i);
     Object.assign(this, { xs, ys });
-    this.r = Math.min(Math.max(0.4 * Math.min(this.sx, this.sy) * this.view.k, 2), 6 * this.big * Math.sqrt(Math.max(1, this.view.k)));
+    this.r = Math.min(Math.max(0.4 * Math.min(this.sx, this.sy) * this.view.k, this.count > 1000 ? 2 : 3 * this.big), 6 * this.big * Math.sqrt(Math.max(1, this.view.k)));
     const most = this.drawn.reduce((a, e) => Math.max(a, Math.abs(g.weight[e])), 1e-30), many = Math.min(1, 900 / Math.max(this.drawn.length, 1));
     const buckets = Array.from({ length: 10 }, () => []);
     for (const e of this.drawn) buckets[Math.min(4, Math.floor(5 * Math.sqrt(Math.abs(g.weight[e]) / most))) + (g.weight[e] < 0 ? 5 : 0)].push(e);
@@ -974,11 +987,12 @@ class View {
   }
 
   showAnswers() {
-    const a = this.model.get("answers"), acting = this.model.get("interventions"), out = [h("h2", { text: acting.length ? "Answers before and now" : "Answers" })];
+    const a = this.model.get("answers"), acting = this.model.get("interventions"), out = [h("h2", {}, acting.length ? "Answers before and now" : "Answers", acting.length ? h("span", { class: "mi-quiet", text: " (from 1 %)" }) : "")];
     for (const one of acting) out.push(h("p", { class: "mi-done", text: `${clean(short(one.label || ""), 40)} ${verb(one)}` }));
     const bar = (kind, prob, name) => h("div", { class: `mi-bar-${kind}`, title: `${name} ${percent(prob)}` }, h("i"), h("span", { text: percent(prob) }));
-    for (const row of bars(a)) {
-      const line = h("div", { class: "mi-answer-row" }, h("b", {}, h("bdi", { text: clean(row.token, 24).trim() }), row.expected ? h("small", { text: "expected" }) : ""), h("div", {}));
+    const rows = bars(a);
+    for (const row of rows) {
+      const line = h("div", { class: "mi-answer-row" }, h("b", {}, h("bdi", { text: spelled(row.token, rows.map((r) => r.token)) }), row.expected ? h("small", { text: "expected" }) : ""), h("div", {}));
       for (const kind of ["before", "after"]) if (row[kind] !== null) {
         const one = bar(kind, row[kind], kind === "before" ? "before" : "now");
         one.firstChild.style.width = `${Math.max(0.4, 68 * row[kind])}%`;
@@ -1000,17 +1014,17 @@ class View {
     const g = this.g, supernodes = this.model.get("supernodes"), c = circuit(g, supernodes, this.flow, this.chain, Object.keys(supernodes).filter((label) => !(label in this.meta.suggested))), em = this.em, width = this.circuitBox.clientWidth - 8 || 900;
     this.circuitBox.hidden = !c.boxes.length;
     if (!c.boxes.length) return;
-    const pen = this.top.getContext("2d"), rows = c.boxes.map((b) => b.row), [low, high] = [Math.min(...rows), Math.max(...rows)], gap = 2.7 * em, height = (high - low + 1) * gap + 0.8 * em, at = new Map();
+    const pen = this.top.getContext("2d"), rows = c.boxes.map((b) => b.row), [low, high] = [Math.min(...rows), Math.max(...rows)], gap = 2.7 * em, above = c.edges.some((e) => c.boxes.find((b) => b.name === e.target).col <= c.boxes.find((b) => b.name === e.source).col) ? 0.5 * gap : 0, height = (high - low + 1) * gap + 0.8 * em + above, at = new Map();
     for (const b of c.boxes) {
       const size = b.chain ? 1.3 * em : em;
       pen.font = `${b.chain ? 700 : 600} ${size}px system-ui, sans-serif`;
-      b.text = clean(b.kind === FEATURE ? `${short(b.name)}${b.size > 1 ? ` ×${b.size}` : ""}` : ((b.kind === TOKEN && this.meta.tokens[g.ctx[b.node]]) || g.label[b.node]) + (b.kind === ANSWER ? ` ${percent(g.prob[b.node])}` : ""), 22).trim();
+      b.text = clean(b.kind === FEATURE ? `${short(b.name)}${b.size > 1 ? ` ×${b.size}` : ""}` : b.kind === ANSWER ? `${spelled(g.label[b.node], this.words)} ${percent(g.prob[b.node])}` : spelled(this.meta.tokens[g.ctx[b.node]] || g.label[b.node]), 22);
       Object.assign(b, { px: size, w: pen.measureText(b.text).width + 1.6 * size, h: b.chain ? 2.2 * em : 1.75 * em });
     }
     const widest = Array.from({ length: c.columns }, (_, k) => Math.max(0, ...c.boxes.filter((b) => b.col === k).map((b) => b.w))), sum = widest.reduce((a, b) => a + b, 0), free = Math.max((width - sum - 8) / Math.max(1, c.columns - 1), 5.5 * em);
     let x = 4;
     const middle = widest.map((w) => { const m = x + w / 2; x += w + free; return m; }), full = Math.max(width, x - free + 4);
-    for (const b of c.boxes) at.set(b.name, Object.assign(b, { x: middle[b.col], y: (b.row - low + 0.5) * gap + 0.4 * em }));
+    for (const b of c.boxes) at.set(b.name, Object.assign(b, { x: middle[b.col], y: (b.row - low + 0.5) * gap + 0.4 * em + above }));
     const parts = [], texts = [], used = c.boxes.map((b) => ({ x: b.x, y: b.y, w: b.w, h: b.h }));
     for (const e of [...c.edges].sort((p, q) => q.chain - p.chain)) { // the chain takes its places first, and is drawn last
       const a = at.get(e.source), b = at.get(e.target), back = b.col <= a.col, wide = (1 + 8 * Math.abs(e.share) ** 0.8) * (e.chain ? 1 : 0.7), head = e.chain ? 8 + wide : 6 + wide;
@@ -1037,7 +1051,7 @@ class View {
     }
     this.svg.replaceChildren(...parts, ...texts);
     for (const [key, value] of Object.entries({ width: full, height, viewBox: `0 0 ${full} ${height}`, "aria-label": this.chain.map((s) => `${clean(s.source)} to ${clean(s.target)}: ${percent(s.share)}`).join("; ") || "No chain" })) this.svg.setAttribute(key, value);
-    this.circuitHead.textContent = `Supernodes and their summed links; per cent of all that reaches a box, whatever is hidden.${c.left ? ` ${c.left} weaker supernodes are not drawn.` : ""}`;
+    this.circuitHead.textContent = `Supernodes and their summed links; per cent of all that reaches a box, whatever is hidden.${c.left ? ` ${c.left} weaker ${c.left === 1 ? "supernode is" : "supernodes are"} not drawn.` : ""}`;
   }
 
   pickBox(b, supernodes) {

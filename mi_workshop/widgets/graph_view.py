@@ -19,7 +19,7 @@ import anywidget
 import numpy as np
 import traitlets as t
 
-from mi_workshop.circuits.graph import ERROR, FEATURE, LOGIT, TOKEN, AttributionGraph, end_name
+from mi_workshop.circuits.graph import ERROR, FEATURE, LOGIT, TOKEN, AttributionGraph, end_name, inside
 from mi_workshop.files import write_text
 
 HERE = Path(__file__).parent
@@ -69,9 +69,7 @@ class GraphView(anywidget.AnyWidget):
     @property
     def graph(self) -> AttributionGraph:
         """The graph with the supernodes as they are grouped now."""
-        known = set(self._graph.nodes.node_id)
-        groups = {label: [i for i in ids if i in known] for label, ids in self.supernodes.items()}
-        return replace(self._graph, supernodes={label: ids for label, ids in groups.items() if ids})
+        return replace(self._graph, supernodes=inside(self.supernodes, set(self._graph.nodes.node_id)))
 
     # --------------------------------------------------------------- answering
     def _show_details(self, change: Any) -> None:

@@ -1,6 +1,7 @@
 """The interactive graph in a browser: every interaction by mouse and by keyboard, hostile labels, large and real graphs.
 
-Contrast and roles are looked at in the screenshots; no accessibility checker is installed, and none could see into a canvas.
+axe checks roles, names and contrast of what is an element; it cannot see into a canvas, so what is drawn there is tested by
+keyboard and by what is announced, and looked at in the screenshots.
 """
 
 from dataclasses import replace
@@ -143,6 +144,30 @@ def test_mouse_moves_the_picture(page):
     page.get_by_role("button", name="Fit").click()
     settle(page)
     assert transform(page) == start
+
+
+def test_two_fingers_zoom(page):
+    """On a tablet there is no wheel; and lifting the fingers must not select what lies below."""
+    stage, start, devtools = (
+        page.locator(".mi-stage").bounding_box(),
+        transform(page),
+        page.context.new_cdp_session(page),
+    )
+    x, y = stage["x"] + 300, stage["y"] + 200
+
+    def touch(kind, *apart):
+        points = [{"x": x + side * d, "y": y, "id": i} for d in apart for i, side in enumerate((-1, 1))]
+        devtools.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    touch("touchStart", 40)
+    for apart in (50, 60, 70, 80):
+        touch("touchMove", apart)
+    touch("touchEnd")
+    settle(page)
+    zoomed = transform(page)
+    middle = [box["x"] + box["width"] / 2 for box in (start, zoomed)]
+    assert middle[1] - x == pytest.approx(2 * (middle[0] - x), rel=0.05)
+    assert trait(page, "selected") == [] and trait(page, "clicked") == ""
 
 
 def test_wheel_leaves_the_page_alone_until_clicked(page):

@@ -123,6 +123,16 @@ test("bars: the old and the new answers, the expected one among them", () => {
   assert.deepEqual(rows.map((r) => [r.token, r.before, r.after, r.expected]), [["Sacramento", 0, 0.8, true], ["Austin", 0.9, 0, false]]);
 });
 
+test("bars: the likeliest words are not left out", () => {
+  const before = [0.9, 0.04, 0.03, 0.008, 0.007, 0.006, 0.005].map((prob, i) => ({ token: `w${i}`, prob })), after = [{ token: "x", prob: 0.5 }, { token: "w2", prob: 0.3 }, { token: "w3", prob: 0.005 }];
+  assert.deepEqual(view.bars({ before }).map((r) => r.token), ["w0", "w1", "w2", "w3", "w4"]);
+  assert.deepEqual(view.bars({ before, after }).map((r) => r.token), ["x", "w2", "w0", "w1"]);
+});
+
+test("words that differ by a blank alone show it", () => {
+  assert.deepEqual([" euro", "euro", " Austin", "", " "].map((w, _, all) => view.spelled(w, all)), ["␣euro", "euro", "Austin", "␣", "␣"]);
+});
+
 test("the stand-in model tells those who listen", () => {
   const model = view.standIn({ links: "AAEC", threshold: 1 }), heard = [], f = () => heard.push(model.get("threshold"));
   assert.deepEqual([...model.get("links")], [0, 1, 2]);

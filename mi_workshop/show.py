@@ -1,0 +1,53 @@
+"""What all results have in common: they show themselves in a notebook, print as words and save their picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+from mi_workshop.files import write
+
+
+class Shown:
+    """A result with ``words()`` and ``figure()`` (a matplotlib Figure): the picture in a notebook, the words as its alt text and in print."""
+
+    formats: ClassVar[tuple[str, ...]] = (".svg", ".png")
+    problem: ClassVar[type[ValueError]] = ValueError  # what ``save`` raises
+
+    def words(self) -> str:
+        raise NotImplementedError
+
+    def figure(self) -> Any:
+        raise NotImplementedError
+
+    def describe(self) -> str:
+        """What the picture shows (also its alt text)."""
+        return self.words()
+
+    def __str__(self) -> str:
+        return self.words()
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> tuple[dict[str, Any], dict[str, Any]]:
+        from mi_workshop.plots import mimebundle
+
+        return mimebundle(self.figure(), self.describe())
+
+    def save(self, path: str | Path) -> Path:
+        """Write one of ``formats``, by the suffix of ``path``; returns the path. Raises ValueError for another suffix."""
+        path, formats = Path(path), self.formats
+        if path.suffix not in formats:
+            listed = f"{', '.join(formats[:-1])} or {formats[-1]}"
+            raise self.problem(f"This is saved as {listed}, not {path.suffix or 'without a suffix'!r}.")
+        return write(path, self._write)
+
+    def _write(self, path: Path) -> None:
+        self.figure().savefig(path, dpi=160)
+
+
+def counted(n: int, thing: str) -> str:
+    return f"{n} {thing}{'' if n == 1 else 's'}"
+
+
+def listed(top: list[dict[str, Any]]) -> str:
+    """The four likeliest of ``{token, prob}``."""
+    return ", ".join(f"{t['token']} {t['prob']:.2f}" for t in top[:4])
