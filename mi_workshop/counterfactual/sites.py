@@ -226,8 +226,12 @@ def matched(model: Any, position: Position, prompt: Any, donor: Any, aligned: bo
     numbers = position is None or isinstance(position, int) or not isinstance(position, str) and any(
         isinstance(p, int) for p in position
     )  # fmt: skip
-    if a.shape == b.shape or not numbers:
-        there = positions(model, position, donor)
+    try:
+        there = positions(model, position, donor) if a.shape == b.shape or not numbers else None
+    except InterventionError:
+        if a.shape != b.shape:
+            raise
+        there = here  # a token that only the prompt has: the same place in the donor
     if there is None or len(there) != len(here):
         x, y = words_of(model, a), words_of(model, b)
         part = next((i for i, (s, t) in enumerate(zip(x, y, strict=False)) if s != t), min(len(x), len(y)))

@@ -106,7 +106,7 @@ print(passages[0], "→", model.top(passages[0], 1))
 # %% slideshow={"slide_type": "slide"}
 from mi_workshop.attention import head_scores
 
-head_scores(model)[["previous token", "induction"]].round(2)
+head_scores(model)[["previous_token", "induction", "silent"]].round(2)
 
 # %% [markdown]
 # **By ablation.** A pattern is a correlation. Which heads does the answer *depend* on? Each head in turn gets its output from another passage:
