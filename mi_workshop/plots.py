@@ -359,7 +359,13 @@ def draw_heat_map(
     for i, j in np.argwhere(np.isfinite(values)) if room >= 0.4 and n <= 40 else []:
         text = f"{round(values[i, j], digits) + 0.0:.{digits}f}".replace("-", "−")
         ax.text(
-            j + 0.5, i + 0.5, text, ha="center", va="center", fontsize=9, color="black" if shades[i, j] > 0.5 else "white"
+            j + 0.5,
+            i + 0.5,
+            text,
+            ha="center",
+            va="center",
+            fontsize=9,
+            color="black" if shades[i, j] > 0.5 else "white",
         )
     upright = max(map(len, names), default=0) * 0.1 > room
     ax.set_xticks(
@@ -387,7 +393,9 @@ def draw_attention(attention: Attention) -> Figure:
         for head, ax in enumerate(row):
             silent = bool(attention.silent[layer, head])
             ax.imshow(attention.pattern[layer, head], cmap=LinearSegmentedColormap.from_list("", SEQUENTIAL), vmin=0, vmax=1, alpha=0.35 if silent else 1)  # fmt: skip
-            ax.set_title(f"{layer}.{head}{'  silent' if silent else ''}", fontsize=float(np.clip(6 * side, 6, 11)), pad=2)
+            ax.set_title(
+                f"{layer}.{head}{'  silent' if silent else ''}", fontsize=float(np.clip(6 * side, 6, 11)), pad=2
+            )
             named = n <= 16 and side >= 2
             ax.set_xticks(range(n) if named and layer == 0 else [], names if named and layer == 0 else [], rotation=90, fontsize=8, parse_math=False)  # fmt: skip
             ax.set_yticks(range(n) if named and head == 0 else [], names if named and head == 0 else [], fontsize=8, parse_math=False)  # fmt: skip

@@ -1,6 +1,7 @@
 """Attention patterns, head scores and the head browser, without a browser."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -62,7 +63,7 @@ def test_a_head_that_does_one_thing_scores_one(name, key_of):
 
 
 def test_the_second_mention_leads_to_the_first_name():
-    words = "Mr Dursley met Mrs Potter . Dr Pip saw Mr Dursley . Mrs".split()
+    words = ["Mr", "Dursley", "met", "Mrs", "Potter", ".", "Dr", "Pip", "saw", "Mr", "Dursley", ".", "Mrs"]
     text = ["<bos>", *words]
     assert [(text[q], text[k]) for q, k in second_mentions(words)] == [("Mr", "Dursley"), ("Mrs", "Potter")]
     assert second_mentions(words[:6]) == []
@@ -86,6 +87,7 @@ def test_silent_heads_are_those_that_change_nothing(atlas, found):
     assert found.silent.tolist() == silent and "0.0, 0.1" in found.describe()
     network, tokens = atlas.replacement, atlas.tokens(PROMPT)
     for layer in range(4):
+
         def mute(z, hook):
             return torch.zeros_like(z)
 
@@ -161,7 +163,7 @@ def test_the_kernel_sends_circuitsvis_when_asked(found, monkeypatch):
     view._send_bundle(view, {"ask": "circuitsvis"}, [])
     ((content, (text,)),) = sent
     assert content == {"answer": "circuitsvis"} and b"globalThis.CircuitsVis" in text
-    monkeypatch.setattr("mi_workshop.widgets.attention_view.bundle", lambda: open("/nowhere/iife.js").read())
+    monkeypatch.setattr("mi_workshop.widgets.attention_view.bundle", Path("/nowhere/iife.js").read_text)
     view._send_bundle(view, {"ask": "circuitsvis"}, [])
     assert "cannot be loaded" in sent[-1][0]["error"]
 

@@ -38,7 +38,9 @@ def test_answers_before_and_after_with_controls():
     assert view.answer == parts | {"cell": [0, 0], "error": ""}
 
 
-@pytest.mark.parametrize(("error", "said"), [(ValueError("No such layer."), "No such layer."), (KeyError(), "KeyError")])
+@pytest.mark.parametrize(
+    ("error", "said"), [(ValueError("No such layer."), "No such layer."), (KeyError(), "KeyError")]
+)
 def test_what_a_callback_raises_is_said(error, said):
     """A kernel swallows the errors of callbacks: the click would seem to do nothing."""
 

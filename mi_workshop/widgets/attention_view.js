@@ -9,9 +9,9 @@ export function unpack(bytes, [layers, heads, queries, keys]) {
     Array.from({ length: keys }, (_, k) => view.getUint16(2 * (((layer * heads + head) * queries + q) * keys + k), true) / 65535));
 }
 
-/** The `count` keys with the largest weights: [position, weight], the largest first; of equal ones the earlier. */
+/** The `count` keys with the largest weights: [position, weight], the largest first; of equal ones the earlier. None that get nothing. */
 export function largest(weights, count) {
-  return weights.map((w, k) => [k, w]).sort((a, b) => b[1] - a[1] || a[0] - b[0]).slice(0, count);
+  return weights.map((w, k) => [k, w]).filter(([, w]) => w > 0).sort((a, b) => b[1] - a[1] || a[0] - b[0]).slice(0, count);
 }
 
 /** Where an arrow key leads among the heads: left and right to the neighbour, up a layer, down a layer. */

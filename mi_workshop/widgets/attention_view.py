@@ -31,7 +31,9 @@ def bundle() -> str:
         raise ModuleNotFoundError("CircuitsVis is not installed: pip install circuitsvis.")
     text = (Path(spec.origin).parent / "dist" / "cdn" / "iife.js").read_text(encoding="utf-8")
     text = "\n".join(line for line in text.split("\n") if not line.startswith("//# sourceMappingURL"))
-    return text.replace("</script", "<\\/script").replace("<!--", "<\\!--") + "\nglobalThis.CircuitsVis = CircuitsVis;\n"
+    return (
+        text.replace("</script", "<\\/script").replace("<!--", "<\\!--") + "\nglobalThis.CircuitsVis = CircuitsVis;\n"
+    )
 
 
 class AttentionView(View):

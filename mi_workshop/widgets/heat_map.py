@@ -35,7 +35,20 @@ class HeatMap(View):
 
     _esm = module("heat_map.js")
     _css = STYLE + (HERE / "heat_map.css").read_text(encoding="utf-8")
-    saved = ("cells", "rows", "columns", "title", "unit", "low", "high", "scale", "upward", "selected", "answer", "size")
+    saved = (
+        "cells",
+        "rows",
+        "columns",
+        "title",
+        "unit",
+        "low",
+        "high",
+        "scale",
+        "upward",
+        "selected",
+        "answer",
+        "size",
+    )
     cells = t.List(t.List()).tag(sync=True)
     rows = t.List(t.Unicode()).tag(sync=True)
     columns = t.List(t.Unicode()).tag(sync=True)

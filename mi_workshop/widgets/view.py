@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 HERE = Path(__file__).parent
-STYLE = (HERE / "graph_view.css").read_text(encoding="utf-8")  # colours, buttons, answers and pages, the same in all views
+STYLE = (HERE / "graph_view.css").read_text(
+    encoding="utf-8"
+)  # colours, buttons, answers and pages, the same in all views
 
 
 def module(name: str) -> str:
@@ -68,4 +70,6 @@ class View(anywidget.AnyWidget):
             return write_text(path, document(self.figure(), self.describe(), state, script, str(self._css)))
         if path.suffix in (".png", ".svg"):
             return write(path, lambda p: self.figure().savefig(p, format=path.suffix[1:], dpi=160))
-        raise ValueError(f"A view is saved as .html, .png or .svg, not as {path.suffix or 'a file without a suffix'!r}.")
+        raise ValueError(
+            f"A view is saved as .html, .png or .svg, not as {path.suffix or 'a file without a suffix'!r}."
+        )

@@ -11,7 +11,13 @@ from mi_workshop.widgets.heat_map import HeatMap
 
 ROWS = [f"layer {i}" for i in range(4)]
 COLUMNS = ["<bos>", "Fact", ":", "the", "capital", "of", "the", "state", "containing", "Dallas", "is"]
-EVIL = ["</script><script>window.hit = 1</script>", "<img src=x onerror='window.hit = 1'>", "\u202eevil\u2066", "x" * 5000, "<!-- <script>"]
+EVIL = [
+    "</script><script>window.hit = 1</script>",
+    "<img src=x onerror='window.hit = 1'>",
+    "\u202eevil\u2066",
+    "x" * 5000,
+    "<!-- <script>",
+]
 KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
 STUCK = "document.documentElement.scrollWidth <= innerWidth"
 CHART = """(function () {
@@ -128,7 +134,9 @@ def test_pictures(chromium, tmp_path, artifacts, scheme):
     view = made(size="stage" if scheme == "stage" else "normal")
     if scheme == "large":
         values = np.random.default_rng(0).random((26, 40))
-        view = HeatMap(values, [f"layer {i}" for i in range(26)], [f"token {i}" for i in range(40)], "Large", "KL (nats)")
+        view = HeatMap(
+            values, [f"layer {i}" for i in range(26)], [f"token {i}" for i in range(40)], "Large", "KL (nats)"
+        )
     page.goto(view.save(tmp_path / "x.html").as_uri())
     if scheme == "grey":
         page.add_style_tag(content="html { filter: grayscale(1) }")
