@@ -95,20 +95,22 @@ def _silent(network: Any) -> np.ndarray:
     return np.array([(block.attn.W_O.detach() == 0).flatten(1).all(1).cpu().numpy() for block in network.blocks])
 
 
-def patterns(model: Any, prompt: str) -> Attention:
-    """The attention pattern of every head on ``prompt``, <bos> included; it shows itself as a head browser.
+def patterns(model: Any, prompt: str | Tensor) -> Attention:
+    """The attention pattern of every head on ``prompt`` (<bos> is put before it) or on token ids [position]; shows itself.
 
     Raises WorldError for a prompt that the model's world does not know.
     """
     network = _network(model)
-    if isinstance(model, Model):
-        ids = model.tokens(prompt)
-        tokens = model.tokenizer.convert_ids_to_tokens(ids.tolist())
+    if not isinstance(prompt, str):
+        ids = torch.as_tensor(prompt)
     else:
-        ids = network.to_tokens(prompt)[0]
-        tokens = network.to_str_tokens(ids)
+        ids = model.tokens(prompt) if isinstance(model, Model) else network.to_tokens(prompt)[0]
+    if network.tokenizer is None:
+        tokens = [str(i) for i in ids.tolist()]
+    else:
+        tokens = network.tokenizer.batch_decode([[i] for i in ids.tolist()], clean_up_tokenization_spaces=False)
     found = _patterns(network, ids[None], lambda pattern: pattern[0])
-    return Attention(found.numpy(), [str(token) for token in tokens], _silent(network))
+    return Attention(found.numpy(), tokens, _silent(network))
 
 
 def head_scores(model: Any, rows: int = ROWS, half: int = HALF, seed: int = 0) -> pd.DataFrame:

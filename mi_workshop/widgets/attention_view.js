@@ -9,9 +9,9 @@ export function unpack(bytes, [layers, heads, queries, keys]) {
     Array.from({ length: keys }, (_, k) => view.getUint16(2 * (((layer * heads + head) * queries + q) * keys + k), true) / 65535));
 }
 
-/** The `count` keys with the largest weights: [position, weight], the largest first; of equal ones the earlier. */
+/** The `count` keys with the largest weights: [position, weight], the largest first; of equal ones the earlier. None that get nothing. */
 export function largest(weights, count) {
-  return weights.map((w, k) => [k, w]).sort((a, b) => b[1] - a[1] || a[0] - b[0]).slice(0, count);
+  return weights.map((w, k) => [k, w]).filter(([, w]) => w > 0).sort((a, b) => b[1] - a[1] || a[0] - b[0]).slice(0, count);
 }
 
 /** Where an arrow key leads among the heads: left and right to the neighbour, up a layer, down a layer. */
@@ -55,7 +55,7 @@ class View {
     this.query = h("select", { onchange: () => this.set({ query: Number(this.query.value) }) }, ...this.names.map((text, value) => h("option", { value, text })));
     this.side = h("div");
     const silent = this.get("silent").flat().some(Boolean);
-    this.root = h("div", { class: "mi-graph mi-attention", "data-lm-suppress-shortcuts": "true" }, h("h2", { class: "mi-title", text: clean(this.get("title"), 200) }),
+    this.root = h("div", { class: "mi-graph mi-attention" }, h("h2", { class: "mi-title", text: clean(this.get("title"), 200) }),
       h("p", { class: "mi-status", text: `Choose a head: click, or arrow keys. Each row of a picture is a token that looks (the first on top), each column one that is looked at; dark is much.${silent ? " Pale, dashed heads are silent: their output matrix is zero, so they write nothing, whatever they attend to." : ""}` }),
       h("div", { class: "mi-main" }, grid, this.chart, h("div", { class: "mi-side" }, h("section", { "aria-label": "Where a token looks" }, h("label", {}, "From token ", this.query), this.side))), this.live);
     el.append(this.root);
@@ -109,7 +109,7 @@ class View {
     for (const [name, node] of this.drawn) node.hidden = name !== key;
     if (this.drawn.has(key)) return;
     const id = `mi-circuitsvis-${(made += 1)}-${Math.random().toString(36).slice(2, 8)}`;
-    const node = h("div", { role: "img", "aria-label": `Pattern of ${this.name(layer, head)}; the list beside it says where a token looks.` }, h("h3", { text: `${this.name(layer, head)}: attention from the row's token to the column's` }), h("div", { id }));
+    const node = h("div", {}, h("h2", { text: `${this.name(layer, head)}: attention from the row's token to the column's` }), h("div", { id, "aria-hidden": "true" }));
     this.drawn.set(key, node);
     this.chart.append(node);
     try {

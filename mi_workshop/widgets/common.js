@@ -16,9 +16,11 @@ export function rows(before = [], after = [], count = 5) {
   return words.map((token) => ({ token, before: side(before, old, token), after: side(after, now, token) })).sort((a, b) => (b.after ?? b.before) - (a.after ?? a.before));
 }
 
-/** A DOM node; every text is set as text, so nothing in it can become markup. */
+/** A DOM node; every text is set as text, so nothing in it can become markup. What takes the focus keeps its keys from a notebook's
+ *  shortcuts: JupyterLab looks at the focused element first, and at those around it too late. */
 export function h(tag, props = {}, ...kids) {
   const node = document.createElement(tag);
+  if ("tabindex" in props || ["button", "select", "input"].includes(tag)) node.dataset.lmSuppressShortcuts = "true";
   for (const [key, value] of Object.entries(props)) {
     if (key === "text") node.textContent = value;
     else if (key.startsWith("on")) node.addEventListener(key.slice(2), value);

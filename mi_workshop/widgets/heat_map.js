@@ -39,7 +39,7 @@ class View {
     this.grid = h("div", { class: "mi-grid", role: "grid", tabindex: 0, onkeydown: (e) => this.key(e), onfocus: () => this.go(this.here ?? this.first()), onblur: () => this.mark() });
     this.legend = h("div", { class: "mi-legend" });
     this.panel = h("section", { "aria-label": "The chosen cell" });
-    this.root = h("div", { class: "mi-graph mi-heat", "data-lm-suppress-shortcuts": "true" }, this.head, this.status,
+    this.root = h("div", { class: "mi-graph mi-heat" }, this.head, this.status,
       h("div", { class: "mi-main" }, h("div", {}, h("div", { class: "mi-scroll" }, this.grid), this.legend), h("div", { class: "mi-side" }, this.panel)), this.live);
     el.append(this.root);
     const off = listen(model, { "rows columns upward title": () => this.build(), "cells low high scale unit": () => this.fill(), "selected answer can_ask": () => this.show(), size: () => this.resize() });
@@ -60,7 +60,7 @@ class View {
     this.head.textContent = clean(this.get("title"), 200);
     this.head.hidden = !this.head.textContent;
     this.grid.setAttribute("aria-label", clean(this.get("title") || "Heat map", 200));
-    const top = h("div", { role: "row" }, h("span", { role: "columnheader", "aria-label": "row" }), ...columns.map((name) => h("span", { role: "columnheader", title: clean(name), text: clean(name, 40).trim() || "␣" })));
+    const top = h("div", { role: "row" }, h("span", { role: "columnheader" }, h("span", { class: "mi-live", text: "row" })), ...columns.map((name) => h("span", { role: "columnheader", title: clean(name), text: clean(name, 40).trim() || "␣" })));
     this.boxes = [];
     const lines = order.map((row) => {
       this.boxes[row] = columns.map((_, column) => h("div", { role: "gridcell", class: "mi-cell", id: `${this.id}-${row}-${column}`, onclick: () => { this.go([row, column]); this.ask([row, column]); } }));

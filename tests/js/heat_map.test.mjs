@@ -46,6 +46,7 @@ test("weights come out of bytes at any offset", () => {
   assert.ok(Math.abs(weights(0, 1)[1][0] - 0.5) < 1e-4);
   assert.deepEqual(heads.unpack(bytes.slice(1), [1, 2, 2, 2])(0, 0), weights(0, 0));
   assert.deepEqual(heads.largest([0.1, 0.6, 0.1, 0.2], 3), [[1, 0.6], [3, 0.2], [0, 0.1]]);
+  assert.deepEqual(heads.largest([0.5, 0.5, 0], 3), [[0, 0.5], [1, 0.5]]);
 });
 
 test("arrow keys move between heads, layers upwards", () => {
