@@ -329,7 +329,7 @@ BAD = {
     "wrong width": (Site("mlp_out", 1), set_to(torch.ones(3)), {}, "as wide as the site"),
     "unequal": (Site("mlp_out", 1, 4), patch(), {"donors": "Fact: the capital of Texas is"}, "part at token"),
     "two tokens": (Site("mlp_out", 1), zero(), {"answers": ["Austin Dallas"]}, "one token"),
-    "unknown word": (Site("mlp_out", 1), zero(), {"answers": ["Gotham"]}, "one token"),
+    "unknown word": (Site("mlp_out", 1), zero(), {"answers": ["Gotham"]}, "does not know"),
     "donors": (Site("mlp_out", 1), patch(), {"donors": [OAKLAND, OAKLAND]}, "one donor for each"),
 }  # fmt: skip
 
