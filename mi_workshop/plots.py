@@ -142,7 +142,7 @@ def _draw(
         x, y = place[node.node_id]
         strongest = node.label == graph.top.token[0]
         ax.text(
-            n_pos - 0.35 if strongest else x, y, f"{node.label} {node.token_prob:.0%}", ha="right", va="center", fontsize=15 if strongest else 10,
+            n_pos - 0.35 if strongest else x, y, f"{_short(node.label, 24)} {node.token_prob:.0%}", ha="right", va="center", fontsize=15 if strongest else 10,
             weight="bold" if strongest else "normal", color=INK, parse_math=False, zorder=6,
             bbox={"boxstyle": "round,pad=.3", "fc": "white", "ec": INK, "lw": 1.6 if strongest else 0.6},
         )  # fmt: skip

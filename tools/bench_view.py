@@ -2,8 +2,8 @@
 
 For each graph, in headless Chromium without a GPU, medians of three loads: from the parsed page to its first paint, and the
 time between two frames while it is dragged (16.7 ms are 60 frames a second); beside it the same nodes and all links as SVG.
-Then an intervention on the atlas graph, from the changed trait to the new answers and to the last control, and, in processes
-of their own, reading a JSON file and scoring it, here and with circuit-tracer's functions (on a dense matrix).
+Before that, in processes of their own: reading a JSON file and scoring it, here and with circuit-tracer's functions (on a dense
+matrix). After it: an intervention on the atlas graph, from the changed trait to the new answers and to the last control.
 """
 
 import asyncio
@@ -162,13 +162,27 @@ def peak_memory():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024**2 if sys.platform == "darwin" else 1024)
 
 
+def compare_reading(paths):
+    for path in paths:
+        for who in ("mi-workshop", "circuit-tracer"):
+            done = subprocess.run(
+                [sys.executable, __file__, who, str(path)], check=True, capture_output=True, text=True
+            )
+            found = json.loads(done.stdout)
+            print(
+                f"{path.stem}: read and scored by {who} in {1000 * found['seconds']:.0f} ms, peak {found['peak']:.0f} MB "
+                f"({found['before']:.0f} of them for the imports); scores {found['scores'][0]:.4f} and {found['scores'][1]:.4f}"
+            )
+
+
 def main():
+    paths = list(real_files())
+    compare_reading(paths)  # first: a process starts with the peak memory of the one that started it
     from playwright.sync_api import sync_playwright
 
     sys.path.insert(0, str(ROOT / "tests" / "browser"))
     from conftest import ARGUMENTS, CHROMIUM
 
-    paths = list(real_files())
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         for name, graph in graphs(paths):
@@ -185,16 +199,6 @@ def main():
     for kind, to in (("zero", ""), ("swap", "California")):
         answered, done = act(atlas, kind, to)
         print(f"atlas, {kind} the supernode Texas: new answers after {answered:.2f} s, all controls after {done:.2f} s")
-    for path in paths:
-        for who in ("mi-workshop", "circuit-tracer"):
-            done = subprocess.run(
-                [sys.executable, __file__, who, str(path)], check=True, capture_output=True, text=True
-            )
-            found = json.loads(done.stdout)
-            print(
-                f"{path.stem}: read and scored by {who} in {1000 * found['seconds']:.0f} ms, peak {found['peak']:.0f} MB "
-                f"({found['before']:.0f} of them before it); scores {found['scores'][0]:.4f} and {found['scores'][1]:.4f}"
-            )
 
 
 if __name__ == "__main__":

@@ -61,15 +61,27 @@ def rank_one(
     tokens = torch.stack([tokens_of(model, p) for p in prompts])
     where = [matched(model, position, p, p, False)[0] for p in prompts]
     if any(len(w) != 1 for w in where):
-        raise InterventionError("An edit is made at one token of each prompt: name it, such as position='{city}' or 'last'.")
+        raise InterventionError(
+            "An edit is made at one token of each prompt: name it, such as position='{city}' or 'last'."
+        )
     at, rows, want = torch.tensor(where)[:, 0], torch.arange(len(prompts)), token_id(model, answer)
-    key = torch.stack([k[w[0], :, 0] for (_, (k,)), w in zip(read_all(model, list(tokens), [Site("neuron", layer)]), where, strict=True)]).mean(0)
+    key = torch.stack(
+        [
+            k[w[0], :, 0]
+            for (_, (k,)), w in zip(read_all(model, list(tokens), [Site("neuron", layer)]), where, strict=True)
+        ]
+    ).mean(0)
     delta = torch.zeros(module_of(model).cfg.d_model, requires_grad=True)
     optimizer = torch.optim.Adam([delta], lr=learning_rate)
     path = path_of(model, Site("mlp_out", layer))
     prob = 0.0
     for _ in range(steps):
-        with hooked(model, [(path, lambda x: x.index_put((rows, at), delta.expand(len(rows), -1), accumulate=True))]) as module, torch.enable_grad():
+        with (
+            hooked(
+                model, [(path, lambda x: x.index_put((rows, at), delta.expand(len(rows), -1), accumulate=True))]
+            ) as module,
+            torch.enable_grad(),
+        ):
             logp = module(tokens)[:, -1].log_softmax(-1)[:, want]
             (delta.grad,) = torch.autograd.grad(-logp.mean() + 1e-3 * delta.square().sum(), [delta])
         prob = float(logp.exp().mean())

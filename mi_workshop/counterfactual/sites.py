@@ -161,7 +161,9 @@ def token_id(model: Any, word: str | int) -> int:
         raise InterventionError("This model has no tokenizer: give the answer as a number.")
     ids = tokenizer(word, add_special_tokens=False).input_ids
     if len(ids) != 1:
-        raise InterventionError(f"An answer must be one token, and {word!r} is {len(ids)}: choose another, or its first token.")
+        raise InterventionError(
+            f"An answer must be one token, and {word!r} is {len(ids)}: choose another, or its first token."
+        )
     if ids[0] == tokenizer.unk_token_id:
         raise InterventionError(f"The model does not know the token {word!r}, so it cannot be an answer.")
     return int(ids[0])

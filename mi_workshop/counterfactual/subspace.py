@@ -25,7 +25,14 @@ def activations(model: Any, prompts: Sequence[Any], site: Site) -> Float[Tensor,
 
 
 def learn_subspace(
-    model: Any, prompts: Sequence[Any], donors: Sequence[Any], site: Site, dimensions: int, steps: int = 150, batch: int = 32, seed: int = 0
+    model: Any,
+    prompts: Sequence[Any],
+    donors: Sequence[Any],
+    site: Site,
+    dimensions: int,
+    steps: int = 150,
+    batch: int = 32,
+    seed: int = 0,
 ) -> Float[Tensor, "direction d_model"]:
     """Orthonormal directions whose interchange makes the donors' answers appear (distributed alignment search; Geiger et al. 2024).
 
@@ -36,7 +43,9 @@ def learn_subspace(
     at = torch.tensor([matched(model, site.position, p, p, False)[0][0] for p in prompts])
     source = activations(model, donors, site)
     with torch.no_grad():
-        want = torch.cat([model.logits(t)[None] if hasattr(model, "logits") else model(t[None])[:, -1] for t in others]).argmax(-1)
+        want = torch.cat(
+            [model.logits(t)[None] if hasattr(model, "logits") else model(t[None])[:, -1] for t in others]
+        ).argmax(-1)
     g = torch.Generator().manual_seed(seed)
     raw = torch.randn(source.shape[1], dimensions, generator=g).requires_grad_()
     optimizer = torch.optim.Adam([raw], lr=0.05)
@@ -62,7 +71,9 @@ class Probe:
 
     def __init__(self, x: Float[Tensor, "item d_model"], labels: Sequence[str], ridge: float = 1e-2) -> None:
         self.labels = sorted(set(labels))
-        y = torch.nn.functional.one_hot(torch.tensor([self.labels.index(label) for label in labels]), len(self.labels)).float()
+        y = torch.nn.functional.one_hot(
+            torch.tensor([self.labels.index(label) for label in labels]), len(self.labels)
+        ).float()
         self.center, self.offset = x.mean(0), y.mean(0)
         x = x - self.center
         penalty = ridge * float(x.square().sum(1).mean()) * torch.eye(x.shape[1])

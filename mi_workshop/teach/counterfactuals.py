@@ -47,7 +47,9 @@ def token_scores(model: Any, prompts: list[str], key: pd.Series) -> pd.DataFrame
     tokens = torch.stack([model.tokens(p) for p in prompts])
     slots = [model.world.parse(p).slots for p in prompts]
     words = [[model.tokenizer.convert_ids_to_tokens(int(t)) for t in row] for row in tokens]
-    true = np.array([[any(w == s[k] for k in key.index if key[k] >= 0.5) for w in row] for row, s in zip(words, slots, strict=True)])
+    true = np.array(
+        [[any(w == s[k] for k in key.index if key[k] >= 0.5) for w in row] for row, s in zip(words, slots, strict=True)]
+    )
     found = {
         "gradient × input": _gradient(model, tokens),
         "attention from the last token": _attention(model, tokens),
@@ -55,7 +57,9 @@ def token_scores(model: Any, prompts: list[str], key: pd.Series) -> pd.DataFrame
         "ablation: embedding to zero": _swept(model, prompts, zero()),
         "patching: another question's token": _swept(model, prompts, resample(_mixed(model.world))),
     }
-    return pd.DataFrame({"area under the curve": {name: _auc(np.abs(x)[:, 1:], true[:, 1:]) for name, x in found.items()}}).round(2)
+    return pd.DataFrame(
+        {"area under the curve": {name: _auc(np.abs(x)[:, 1:], true[:, 1:]) for name, x in found.items()}}
+    ).round(2)
 
 
 def _mixed(world: Any) -> list[str]:
@@ -91,14 +95,18 @@ def _attention(model: Any, tokens: Tensor) -> np.ndarray:
     """Mean over the heads that write something."""
     from mi_workshop.counterfactual.run import patterns
 
-    heads = [p[:, :, -1] for layer, p in patterns(model, tokens).items() if model.replacement.blocks[layer].attn.W_O.any()]
+    heads = [
+        p[:, :, -1] for layer, p in patterns(model, tokens).items() if model.replacement.blocks[layer].attn.W_O.any()
+    ]
     return torch.cat(heads, 1).mean(1).numpy()
 
 
 def _probe(model: Any, prompts: list[str], tokens: Tensor) -> np.ndarray:
     """At each position, how well the answer can be read off after layer 1, on the other half of the prompts' states."""
     answers = [model.world.answer(p) for p in prompts]
-    learn = [model.world.two_hop(model.world.home[model.world.parse(p).slots["city"]].cities[4]).prompt for p in prompts]
+    learn = [
+        model.world.two_hop(model.world.home[model.world.parse(p).slots["city"]].cities[4]).prompt for p in prompts
+    ]
     scores = []
     for at in range(tokens.shape[1]):
         site = Site("resid_post", 1, at)
@@ -108,7 +116,11 @@ def _probe(model: Any, prompts: list[str], tokens: Tensor) -> np.ndarray:
 
 
 def _swept(model: Any, prompts: list[str], change: Any) -> np.ndarray:
-    return sweep(model, prompts, kind="resid_pre", layers=[0], change=change, metric="lost", progress=False).values[0, :, 0].T
+    return (
+        sweep(model, prompts, kind="resid_pre", layers=[0], change=change, metric="lost", progress=False)
+        .values[0, :, 0]
+        .T
+    )
 
 
 def subspaces(model: Any, dimensions: int = 16) -> dict[str, Tensor]:
@@ -151,7 +163,11 @@ def subspace_scores(model: Any, found: dict[str, Tensor], rank: int = 0) -> pd.D
     more, _, _ = questions(model.world, 5)
     rows = {}
     for name, basis in found.items():
-        table = Experiment(Site(AT_CITY.kind, AT_CITY.layer, AT_CITY.position, basis=basis)).run(model, asked, donors, controls=False).table
+        table = (
+            Experiment(Site(AT_CITY.kind, AT_CITY.layer, AT_CITY.position, basis=basis))
+            .run(model, asked, donors, controls=False)
+            .table
+        )
         probe = Probe(activations(model, learn + more, AT_CITY) @ basis.T, places * 2)
         read = probe.accuracy(activations(model, asked, AT_CITY) @ basis.T, places)
         rows[name] = {"gained": table.gained.mean(), "lost": table.lost.mean(), "state read": read}

@@ -315,6 +315,7 @@ function h(tag, props = {}, ...kids) {
     else if (key.startsWith("on")) node.addEventListener(key.slice(2), value);
     else if (value !== false && value !== null && value !== undefined) node.setAttribute(key, value === true ? "" : value);
   }
+  if (["button", "input", "select"].includes(tag)) node.setAttribute("data-lm-suppress-shortcuts", "true"); // or A on a button inserts a notebook cell
   node.append(...kids);
   return node;
 }
@@ -829,6 +830,7 @@ class View {
 
   // ---- keyboard
   key(e) {
+    if (!(e.ctrlKey || e.metaKey || e.altKey)) e.stopPropagation();
     if (this.dialog.open) { if (e.key === "Escape") { this.dialog.close(); e.preventDefault(); } e.stopPropagation(); return; }
     const writes = e.target.matches("input, select, textarea"), presses = e.target.matches("button, summary, a") && (e.key === "Enter" || e.key === " ");
     if (writes && e.key === "Escape") { if (e.target === this.search) this.clearSearch(); this.root.focus(); return e.stopPropagation(); }

@@ -342,6 +342,26 @@ def test_pictures(graph, chromium, tmp_path, artifacts, scheme):
     context.close()
 
 
+def test_answers_are_the_likeliest(page):
+    """A panel that leaves out the second answer, or a word that is a blank, tells another story than the model."""
+    words = [
+        ("Austin", 0.5),
+        (" Austin", 0.2),
+        (" ", 0.1),
+        ("Dallas", 0.05),
+        ("Waco", 0.04),
+        ("El Paso", 0.03),
+        ("x", 0.02),
+    ]
+    page.evaluate(
+        "w => graphModel.set('answers', {before: w.map(([token, prob]) => ({token, prob})), after: [], controls: [], error: ''})",
+        words,
+    )
+    until(page, "document.querySelectorAll('.mi-answer-row').length === 5")
+    rows = page.locator(".mi-answer-row bdi").all_text_contents()
+    assert rows == ["Austin", "␣Austin", "␣", "Dallas", "Waco"]
+
+
 def test_hostile_labels_are_text(graph, open_html, tmp_path):
     """A graph file from a stranger must not run in the reader's browser."""
     evil = [
@@ -437,6 +457,14 @@ def test_in_a_notebook(lab, artifacts):
         for view in (one, two):
             view.locator(".mi-control", has_text="mean of 100 of 100").wait_for()
             assert "before and now" in view.locator(".mi-answers").inner_text()
+        assert page.locator(".jp-Notebook .jp-Cell").count() == len(cells), "a key reached the notebook"
+        one.get_by_label("Influence threshold").focus()
+        for key in ("ArrowLeft", "a", "b"):
+            page.keyboard.press(key)
+        one.get_by_text("0.94", exact=True).wait_for()
+        one.get_by_role("button", name="Fit").focus()
+        for key in ("a", "x"):
+            page.keyboard.press(key)
         assert page.locator(".jp-Notebook .jp-Cell").count() == len(cells), "a key reached the notebook"
         one.get_by_label("Swap for").select_option("California")
         one.get_by_role("button", name="Swap").click()
