@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,11 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+import mi_workshop as mi
 from mi_workshop.counterfactual import Experiment, Site, hooked, resample, sweep, zero
 from mi_workshop.counterfactual.subspace import Probe, activations, learn_subspace, overlap, principal
+
+from .exercises import Exercise, add
 
 AT_CITY = Site("resid_post", 1, "{city}")
 
@@ -174,3 +178,167 @@ def subspace_scores(model: Any, found: dict[str, Tensor], rank: int = 0) -> pd.D
         if getattr(model, "wired", None) is not None:
             rows[name]["overlap with the truth"] = overlap(basis, model.wired.subspace)
     return pd.DataFrame(rows).T.round(2)
+
+
+def edit_scores(
+    model: Any, layer: int = 3, position: str = "last", states: tuple[str, ...] = ("Texas", "Ohio", "Iowa", "Colorado")
+) -> pd.Series:
+    """A rank-one edit makes the model answer another state's capital for one city of each state in turn; what follows, and what is kept.
+
+    Means over the states: the edited question itself, the state's *other cities*, its one-hop *fact*, its other *attributes* (right, for
+    that city) and, of questions about *other states*, the share whose answer stays."""
+    from mi_workshop.counterfactual.rank_one import rank_one, second_moment
+
+    world, rows = model.world, []
+    moment = second_moment(model, [s.prompt for s in world.training_text()][::5], layer)
+    names = [p.name for p in world.places.values() if p.kind == "state"]
+    for name in states:
+        place, other = world.places[name], world.places[names[(names.index(name) + 9) % len(names)]]
+        new, city = other.attributes["capital"], place.cities[4]
+        kept = [world.two_hop(world.places[n].cities[4]).prompt for n in names if n not in (name, other.name)]
+        before = [model.top(p, 1)[0][0] for p in kept]
+        attributes = [world.two_hop(city, a) for a in place.attributes if a != "capital"]
+        fact = world.sentence("one_hop", attribute="capital", place=name).prompt
+        with rank_one(model, world.two_hop(city).prompt, new, layer, position, moment).on(model):
+            said = {
+                p: model.top(p, 1)[0][0]
+                for p in [world.two_hop(c).prompt for c in place.all_cities]
+                + kept
+                + [fact]
+                + [a.prompt for a in attributes]
+            }
+        others = [world.two_hop(c).prompt for c in place.cities if c != city]
+        rows.append(
+            {
+                "edited question": float(said[world.two_hop(city).prompt] == new),
+                "other cities follow": float(np.mean([said[p] == new for p in others])),
+                "fact follows": float(said[fact] == new),
+                "attributes kept": float(np.mean([said[a.prompt] == a.answer for a in attributes])),
+                "other states kept": float(np.mean([said[p] == b for p, b in zip(kept, before, strict=True)])),
+            }
+        )
+    return pd.DataFrame(rows).mean().round(2).rename(model.name)
+
+
+def universality(a: Any, b: Any, passages: int = 300) -> pd.DataFrame:
+    """For each feature of ``a`` the highest correlation of its activations with a feature of ``b`` in the same layer, over the same text: the
+    median over features that are active at all (Bricken et al. 2023). Control: the text of ``b`` shuffled."""
+    from mi_workshop.counterfactual.changes import read_all
+
+    text = [s.prompt for s in a.world.training_text()]
+    tokens = [a.tokens(p) for p in text[:: max(1, len(text) // passages)]]
+    sites = [Site("feature", layer) for layer in range(a.replacement.cfg.n_layers)]
+    acts = [
+        [torch.cat([x[layer][1:, :, 0] for _, x in read_all(m, tokens, sites)]) for layer in range(len(sites))]
+        for m in (a, b)
+    ]
+    g, rows = torch.Generator().manual_seed(0), []
+    for x, y in zip(*acts, strict=True):
+        rows.append({"best match": _best(x, y), "shuffled": _best(x, y[torch.randperm(len(y), generator=g)])})
+    return pd.DataFrame(rows).rename_axis("layer").round(2)
+
+
+def _best(x: Tensor, y: Tensor) -> float:
+    x, y = ((z - z.mean(0)) / z.std(0).clamp(min=1e-6) for z in (x[:, x.std(0) > 0], y[:, y.std(0) > 0]))
+    return float((x.T @ y / (len(x) - 1)).amax(1).median())
+
+
+@cache
+def _kind_read(layer: int) -> float:
+    model = mi.load("atlas")
+    learn, test = (questions(model.world, rank)[0] for rank in (4, 0))
+    site = Site("resid_post", layer, "last")
+    sides = [activations(model, side + [p.replace("state", "country") for p in side], site) for side in (learn, test)]
+    labels = ["state"] * len(learn) + ["country"] * len(learn)
+    return Probe(sides[0], labels).accuracy(sides[1], labels)
+
+
+@cache
+def _pca_gain(n: int) -> float:
+    model = mi.load("atlas")
+    asked, donors, _ = questions(model.world, 0)
+    x = activations(model, questions(model.world, 4)[0] + questions(model.world, 5)[0], AT_CITY)
+    basis = principal(x - x.mean(0), n)
+    experiment = Experiment(Site("resid_post", 1, "{city}", basis=basis))
+    return float(experiment.run(model, asked, donors, controls=False).table.gained.mean())
+
+
+@cache
+def _edit(layer: int, position: str) -> Any:
+    return edit_scores(mi.load("atlas"), layer, position, ("Texas",))
+
+
+def _clean(layer: int, position: str) -> bool:
+    found = _edit(layer, position)
+    return bool(found["edited question"] == 1 and found["attributes kept"] >= 0.5 and found["other states kept"] >= 0.9)
+
+
+add(
+    Exercise(
+        name="readable",
+        minutes=6,
+        difficulty="easy",
+        statement=(
+            "From which layer on can a probe at the **last** token tell questions that say *state* from the same questions with *country* in at least 90 % "
+            "of held-out cases? Put its number into `layer`. Then look at the model key above: does the answer depend on that word?"
+        ),
+        expect="an accuracy that is near chance low in the model and near 1 at the top.",
+        hints=(
+            "activations(model, prompts, Site('resid_post', layer, 'last')) gives what the probe reads.",
+            "Learn on one city of each state, test on another; a probe that is tested on what it learned proves nothing.",
+        ),
+        right=lambda value: _kind_read(int(value)) >= 0.9 and all(_kind_read(i) < 0.9 for i in range(int(value))),
+        wrong=(
+            (lambda value: not isinstance(value, int), "The number of a layer is asked for, 0 to 3."),
+            (lambda value: _kind_read(value) < 0.9, "After that layer the word cannot be read that well yet."),
+            (lambda value: _kind_read(value) >= 0.9, "It can be read there, but after an earlier layer too."),
+        ),
+        why="It can be read, and no answer changes when the word does: the information is there and nothing uses it.",
+        solution="layer = 3",
+    ),
+    Exercise(
+        name="how many dimensions",
+        minutes=8,
+        difficulty="takes some thought",
+        statement=(
+            "`AT_CITY` has 128 dimensions. How many **principal components** of what is there in trained cities must be interchanged so that at least half of the "
+            "donor's answer comes, on held-out cities? Put the smallest number into `n`."
+        ),
+        expect="a number far below 128.",
+        hints=(
+            "principal(x - x.mean(0), n) gives the n strongest directions.",
+            "Experiment(Site('resid_post', 1, '{city}', basis=...)).run(model, asked, donors, controls=False).table.gained.mean()",
+        ),
+        right=lambda value: _pca_gain(int(value)) >= 0.5 > _pca_gain(int(value) - 1),
+        wrong=(
+            (lambda value: not isinstance(value, int), "A whole number is asked for."),
+            (lambda value: _pca_gain(value) < 0.5, "That many bring less than half."),
+            (lambda value: _pca_gain(value) >= 0.5, "That is enough, but fewer are too."),
+        ),
+        why="The place is written in few of the directions that vary most. That they vary most did not have to mean that they are used.",
+        solution="n = next(n for n in range(1, 128) if gain(n) >= 0.5)",
+    ),
+    Exercise(
+        name="an edit that stays put",
+        minutes=11,
+        difficulty="hard",
+        statement=(
+            "A rank-one edit shall change the capital of *Texas* and as little else as possible: the question about its city gives the new capital, at least one of its two "
+            "other attributes stays right, and at least nine in ten of the other states keep their answers. At which layer, at `\"{city}\"` or `\"last\"`? Put `(layer, position)` into `site`."
+        ),
+        expect="places where the edit works and yet spoils the region or the abbreviation.",
+        hints=(
+            "edit_scores(model, layer, position, ('Texas',)) says what an edit there does.",
+            "At the city there is which place it is; where is which *capital* it is?",
+        ),
+        right=lambda value: _clean(*value),
+        wrong=(
+            (lambda value: value[1] not in ("{city}", "last"), 'The position is "{city}" or "last".'),
+            (lambda value: _edit(*value)["edited question"] < 1, "There the edit does not even change its own question."),
+            (lambda value: _edit(*value)["attributes kept"] < 0.5, "There Texas loses all its attributes: the city has become another state's."),
+            (lambda value: _edit(*value)["other states kept"] < 0.9, "There other states lose their capitals."),
+        ),
+        why="Where the edit is made decides what it means: at the city it changes which state that is, at the end what its capital is. Nowhere is it clean: say what an edit broke.",
+        solution='site = (3, "last")',
+    ),
+)  # fmt: skip
