@@ -67,7 +67,7 @@ class Attention:
 
     def figure(self) -> Figure:
         """All heads as one picture, layers upwards."""
-        from mi_workshop.plots import draw_attention
+        from mi_workshop.heat_plots import draw_attention
 
         return draw_attention(self)
 

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -21,7 +20,6 @@ from mi_workshop.circuits.graph import CODED, LOGIT, TOKEN, end_name
 from mi_workshop.show import counted
 
 if TYPE_CHECKING:
-    from mi_workshop.attention import Attention
     from mi_workshop.circuits.ablate import AblationResult
     from mi_workshop.circuits.compare import Comparison
     from mi_workshop.circuits.graph import AttributionGraph
@@ -371,6 +369,7 @@ def mimebundle(figure: Figure, sentence: str) -> tuple[dict[str, Any], dict[str,
     }
 
 
+<<<<<<< HEAD
 # ------------------------------------------------------------------ heat maps
 # Light to dark, so that the order is seen in grey too; of the diverging one the two sides are told apart by the minus signs.
 SEQUENTIAL = ["#F7FBFF", "#C6DBEF", "#6BAED6", "#2171B5", "#08306B"]
@@ -441,3 +440,14 @@ def draw_attention(attention: Attention) -> Figure:
             ax.set_yticks(range(n) if named and head == 0 else [], names if named and head == 0 else [], fontsize=8, parse_math=False)  # fmt: skip
             ax.tick_params(length=0)
     return figure
+=======
+def save_figure(graph: AttributionGraph, path: Path) -> None:
+    """Write the picture as .svg or .png, or the interactive view as one .html file."""
+    if path.suffix == ".html":
+        from mi_workshop.widgets.standalone import page
+
+        write_text(path, page(graph))
+    else:
+        figure = graph.figure()
+        write(path, lambda p: figure.savefig(p, format=path.suffix[1:], dpi=160))
+>>>>>>> h/views

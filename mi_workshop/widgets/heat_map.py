@@ -68,7 +68,7 @@ class HeatMap(View):
         on_click: Callable[[int, int], str | Mapping[str, Any]] | None = None, low: float | None = None, high: float | None = None,
         diverging: bool = False, upward: bool = True, size: str = "normal",
     ) -> None:  # fmt: skip
-        from mi_workshop.plots import DIVERGING, SEQUENTIAL
+        from mi_workshop.heat_plots import DIVERGING, SEQUENTIAL
 
         if isinstance(values, pd.DataFrame):
             rows, columns = rows or list(values.index), columns or list(values.columns)
@@ -130,7 +130,7 @@ class HeatMap(View):
     # ----------------------------------------------------------------- showing
     def figure(self) -> Figure:
         """The map as a picture; cells that were not computed are hatched."""
-        from mi_workshop.plots import draw_heat_map
+        from mi_workshop.heat_plots import draw_heat_map
 
         return draw_heat_map(
             self.values, self.rows, self.columns, self.title, self.unit, self.low, self.high, self.scale, self.upward

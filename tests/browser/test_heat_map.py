@@ -83,7 +83,7 @@ def test_mouse(page):
     page.locator(".mi-side", has_text="Computing").wait_for()
     page.evaluate("graphModel.set('answer', {cell: [0, 3], text: 'It does nothing here.', error: ''})")
     page.locator(".mi-side", has_text="It does nothing here.").wait_for()
-    assert page.locator(".mi-live").text_content() == "It does nothing here."
+    assert page.get_by_role("status").text_content() == "It does nothing here."
     page.evaluate("graphModel.set('answer', {cell: [0, 3], error: 'The kernel says no.'})")
     assert page.get_by_role("alert").text_content() == "The kernel says no."
 

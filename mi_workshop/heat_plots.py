@@ -1,0 +1,84 @@
+"""Heat maps and attention patterns as figures, for where no widget can run; they share their colours with the views."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+
+from mi_workshop.plots import _short, new_figure
+
+if TYPE_CHECKING:
+    from mi_workshop.attention import Attention
+
+# Light to dark, so that the order is seen in grey too; of the diverging one the two sides are told apart by the minus signs.
+SEQUENTIAL = ["#F7FBFF", "#C6DBEF", "#6BAED6", "#2171B5", "#08306B"]
+DIVERGING = ["#7F2704", "#E6550D", "#FDBE85", "#FFFFFF", "#9ECAE1", "#3182BD", "#08306B"]
+
+
+def draw_heat_map(
+    values: Any, rows: list[str], columns: list[str], title: str, unit: str, low: float, high: float, scale: list[str], upward: bool = True
+) -> Figure:  # fmt: skip
+    """``values`` [rows, columns] as colours of ``scale`` between ``low`` and ``high``, with their numbers where there is room;
+    what is not finite is hatched. ``upward``: row 0 at the bottom."""
+    n, m = values.shape
+    names = [_short(name, 18) for name in columns]
+    width, height = float(np.clip(2.6 + 0.62 * m, 5, 16)), float(np.clip(1.7 + 0.36 * n, 2.6, 12))
+    room = (width - 2.6) / max(m, 1)  # inches for a column
+    figure = new_figure(width, height)
+    ax = figure.add_subplot()
+    ax.set_facecolor("white")
+    ax.patch.set(hatch="////", edgecolor="#999999")
+    colours = LinearSegmentedColormap.from_list("", scale)
+    drawn = ax.pcolormesh(
+        np.ma.masked_invalid(values), cmap=colours, vmin=low, vmax=high, edgecolors="white", linewidth=0.5
+    )
+    digits = 0 if max(-low, high) >= 100 else 1 if max(-low, high) >= 10 else 2
+    shades = colours(np.clip((np.nan_to_num(values) - low) / (high - low), 0, 1))[..., :3] @ [0.299, 0.587, 0.114]
+    for i, j in np.argwhere(np.isfinite(values)) if room >= 0.4 and n <= 40 else []:
+        text = f"{round(values[i, j], digits) + 0.0:.{digits}f}".replace("-", "−")
+        ax.text(
+            j + 0.5,
+            i + 0.5,
+            text,
+            ha="center",
+            va="center",
+            fontsize=9,
+            color="black" if shades[i, j] > 0.5 else "white",
+        )
+    upright = max(map(len, names), default=0) * 0.1 > room
+    ax.set_xticks(
+        np.arange(m) + 0.5, names, rotation=90 if upright else 0, fontsize=min(11, 60 * room), parse_math=False
+    )
+    ax.set_yticks(np.arange(n) + 0.5, [_short(name, 24) for name in rows], fontsize=11, parse_math=False)
+    ax.tick_params(length=0)
+    if not upward:
+        ax.invert_yaxis()
+    known = np.isfinite(values).sum()
+    partial = "" if known == values.size else f"  ·  {known} of {values.size} cells computed"
+    ax.set_title(_short(title, 90) + partial, fontsize=12, loc="left", parse_math=False)
+    figure.colorbar(drawn, ax=ax, pad=0.02).set_label(_short(unit, 50), fontsize=11, parse_math=False)
+    return figure
+
+
+def draw_attention(attention: Attention) -> Figure:
+    """Every head's pattern, layers upwards; queries downwards, keys across, dark is much. Heads that write nothing are pale."""
+    n_layers, n_heads, n, _ = attention.pattern.shape
+    side = float(np.clip(14 / n_heads, 0.45, 2.0))
+    figure = new_figure(max(side * n_heads, 3) + 0.4, min((side + 0.3) * n_layers, 40))
+    axes = figure.subplots(n_layers, n_heads, squeeze=False)
+    names = [_short(token, 11) for token in attention.tokens]
+    for layer, row in enumerate(axes[::-1]):
+        for head, ax in enumerate(row):
+            silent = bool(attention.silent[layer, head])
+            ax.imshow(attention.pattern[layer, head], cmap=LinearSegmentedColormap.from_list("", SEQUENTIAL), vmin=0, vmax=1, alpha=0.35 if silent else 1)  # fmt: skip
+            ax.set_title(
+                f"{layer}.{head}{'  silent' if silent else ''}", fontsize=float(np.clip(6 * side, 6, 11)), pad=2
+            )
+            named = n <= 16 and side >= 2
+            ax.set_xticks(range(n) if named and layer == 0 else [], names if named and layer == 0 else [], rotation=90, fontsize=8, parse_math=False)  # fmt: skip
+            ax.set_yticks(range(n) if named and head == 0 else [], names if named and head == 0 else [], fontsize=8, parse_math=False)  # fmt: skip
+            ax.tick_params(length=0)
+    return figure
