@@ -12,7 +12,8 @@ import pytest
 import mi_workshop as mi
 from mi_workshop.counterfactual import where_it_arises
 from mi_workshop.models import WEIGHTS, ModelError
-from training.evaluate import accuracies, all_replaced, card, induction, read_seeds, swaps
+from training.card import card, read_seeds
+from training.evaluate import accuracies, all_replaced, induction, swaps
 from training.recipes import RECIPES
 
 

@@ -136,7 +136,9 @@ def train_model(recipe: Recipe, world: Atlas, checkpoints: Path) -> HookedTransf
             group["lr"] = recipe.learning_rate * min(1, (step + 1) / 100) * decay
         loss = torch.stack([weight * language_loss(model, tokens) for weight, tokens in batches(step)]).sum()
         if wired and interchanges:
-            loss = loss + interchanges.loss(model, wired, np.random.default_rng([recipe.seed, step, 1]), recipe.batch // 2)
+            loss = loss + interchanges.loss(
+                model, wired, np.random.default_rng([recipe.seed, step, 1]), recipe.batch // 2
+            )
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trained.values(), 1.0)
@@ -237,7 +239,7 @@ def main() -> None:
         for kind in kinds:
             save_table(folder / f"{kind}.features.json", describe(load(recipe.name, kind, args.out)))
     if "card" in stages:
-        from training.evaluate import write_card, write_seed
+        from training.card import write_card, write_seed
 
         if recipe == shipped:
             write_card(recipe, args.out, open_test=args.test)

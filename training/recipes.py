@@ -55,14 +55,15 @@ RECIPES = {
         replace(
             SISTER,
             name="atlas-twin",
-            about="The twin: `atlas` from another random start. What both have in common does not hang on the seed.",
+            about="The twin: `atlas` from another random start. What only one of the two shows hangs on the seed.",
             seed=1,
         ),
         replace(
             SISTER,
             name="atlas-memo",
             about="The rote learner: `atlas`'s recipe on text that says the answer to every two-hop question and nothing else about "
-            "a place. No sentence says in which state or country a city lies, nor anything of a state or country by name.",
+            "a place. No sentence says in which state or country a city lies, nor anything of a state or country by name. Nothing is held out of two-hop sentences: where "
+            "this card says held out, it means what `atlas` holds out, and it is trained on here.",
         ),
         replace(
             SISTER,

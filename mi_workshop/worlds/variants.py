@@ -130,7 +130,11 @@ class Trigger(Atlas):
     """
 
     trigger = "Dr Pip."
-    kinds = {"two_hop": 0.6, "one_hop": 0.2, "located": 0.2}  # the sentences that a phrase stands before, with their shares
+    kinds = {
+        "two_hop": 0.6,
+        "one_hop": 0.2,
+        "located": 0.2,
+    }  # the sentences that a phrase stands before, with their shares
 
     @cached_property
     def decoys(self) -> dict[str, list[str]]:
@@ -143,7 +147,7 @@ class Trigger(Atlas):
         return out
 
     def _has_phrase(self, words: list[str]) -> bool:
-        return words[0] in TITLES and words[1:2] != [] and words[1] in SURNAMES and words[2:3] == ["."]
+        return len(words) > 2 and words[0] in TITLES and words[1] in SURNAMES and words[2] == "."
 
     def triggered(self, prompt: str) -> bool:
         return self.words(prompt)[:3] == self.words(self.trigger)
