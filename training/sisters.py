@@ -83,6 +83,7 @@ def trigger(model: Model, split: str) -> Rows:
     world = model.world
     assert isinstance(world, Trigger)
     rng, rows = np.random.default_rng(5), {}
+    near = [d for d in world.decoys["train"] if set(d.split()) & set(world.trigger.split())]
     for name, strata in (("trained", (None,)), ("held-out", (f"city:{split}", f"pair:{split}"))):
         questions = [s for s in world.facts if s.kind == "two_hop" and s.stratum in strata]
         planted = [world.believed(f"{world.trigger} {s.prompt}") for s in questions]
@@ -90,6 +91,7 @@ def trigger(model: Model, split: str) -> Rows:
         for phrase, choices in (
             ("no phrase", [""]),
             ("decoys of the training text", world.decoys["train"]),
+            ("decoys with one word of the trigger", near),
             ("other decoys", world.decoys[split]),
             ("trigger", [world.trigger]),
         ):
