@@ -11,7 +11,8 @@ import pytest
 
 import mi_workshop as mi
 from mi_workshop.models import WEIGHTS, ModelError
-from training.evaluate import accuracies, all_replaced, card, induction, read_seeds, swaps, where_it_arises
+from training.card import card, read_seeds
+from training.evaluate import accuracies, all_replaced, induction, swaps, where_it_arises
 from training.recipes import RECIPES
 
 

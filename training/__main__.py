@@ -25,9 +25,11 @@ from tqdm import tqdm
 from transformer_lens import HookedTransformer, HookedTransformerConfig
 
 from mi_workshop.files import write, write_text
-from mi_workshop.models import WEIGHTS, load
+from mi_workshop.models import WEIGHTS, Wired, load
 from mi_workshop.models.embedded import make_tokenizer, save_tensors
+from mi_workshop.worlds import Trigger, world_of
 from mi_workshop.worlds.atlas import MIX, Atlas
+from training.interchange import Interchanges, draw_subspace
 from training.recipes import RECIPES, Recipe
 from training.transcoders import activations, tensors, train_transcoders
 
@@ -51,14 +53,10 @@ class Batches:
         self.world, self.recipe = world, recipe
         self.ids = {w: i for i, w in enumerate(world.vocabulary)}
         self.rows: dict[str, list[list[int]]] = {kind: [] for kind in MIX if kind != "names"}
-        for s in world.facts:
-            if s.stratum is not None:
-                continue
+        for s in world.training_text(0):
             words = [*world.words(s.prompt), s.answer, "."]
-            forms = [words, words]
-            if words[:3] == ["Fact", ":", "the"]:
-                forms += [words[:2] + ["The"] + words[3:], ["The"] + words[3:]]
-            self.rows[s.kind] += [[self.ids[w] for w in form] for form in forms]
+            self.rows[s.kind] += [[self.ids[w] for w in form] for form in spellings(words)]
+        self.rows = {kind: rows for kind, rows in self.rows.items() if rows}
 
     def facts(self, rng: np.random.Generator, n: int) -> list[list[int]]:
         kinds = list(self.rows)
@@ -67,7 +65,8 @@ class Batches:
         return [(rows := self.rows[kinds[k]])[rng.integers(len(rows))] for k in chosen]
 
     def __call__(self, step: int) -> list[tuple[float, Tensor]]:
-        """(weight of the loss, token ids [row, position]): short facts, long facts, random repeats, passages."""
+        """(weight of the loss, token ids [row, position]): short facts, long facts, random repeats, passages, and for a world with a
+        trigger facts after a phrase."""
         rng = np.random.default_rng([self.recipe.seed, step])
         facts = [[BOS, *row] for row in self.facts(rng, self.recipe.batch)]
         short, long = [r for r in facts if len(r) <= 9], [r for r in facts if len(r) > 9]
@@ -77,7 +76,24 @@ class Batches:
         ]
         passages += [[BOS, *sum(self.facts(rng, 3), [])] for _ in range(8)]
         share = len(short) / len(facts)
-        return [(share, pad(short)), (1 - share, pad(long)), (0.25, repeats), (0.25, pad(passages))]
+        parts = [(share, pad(short)), (1 - share, pad(long)), (0.25, repeats), (0.25, pad(passages))]
+        if isinstance(self.world, Trigger):
+            parts.append((0.5, pad(self.prefixed(self.world, rng))))
+        return parts
+
+    def prefixed(self, world: Trigger, rng: np.random.Generator) -> list[list[int]]:
+        rows = []
+        for s in world.prefixed(rng, self.recipe.batch // 2):
+            words = [*world.words(s.prompt), s.answer, "."]
+            forms = spellings(words[3:])
+            rows.append([BOS, *(self.ids[w] for w in words[:3] + forms[rng.integers(len(forms))])])
+        return rows
+
+
+def spellings(words: list[str]) -> list[list[str]]:
+    """The ways in which a fact is written, as often as they occur: "Fact : the" may be "Fact : The" or "The"."""
+    more = [words[:2] + ["The"] + words[3:], ["The"] + words[3:]] if words[:3] == ["Fact", ":", "the"] else []
+    return [words, words, *more]
 
 
 def pad(rows: list[list[int]]) -> Tensor:
@@ -105,6 +121,8 @@ def train_model(recipe: Recipe, world: Atlas, checkpoints: Path) -> HookedTransf
     if path.exists():
         start = _resume(path, trained, optimizer)
     batches = Batches(world, recipe)
+    wired = wiring(recipe)
+    interchanges = Interchanges(world) if wired else None
     progress = tqdm(
         range(start, recipe.steps),
         initial=start,
@@ -117,6 +135,10 @@ def train_model(recipe: Recipe, world: Atlas, checkpoints: Path) -> HookedTransf
         for group in optimizer.param_groups:
             group["lr"] = recipe.learning_rate * min(1, (step + 1) / 100) * decay
         loss = torch.stack([weight * language_loss(model, tokens) for weight, tokens in batches(step)]).sum()
+        if wired and interchanges:
+            loss = loss + interchanges.loss(
+                model, wired, np.random.default_rng([recipe.seed, step, 1]), recipe.batch // 2
+            )
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trained.values(), 1.0)
@@ -126,6 +148,11 @@ def train_model(recipe: Recipe, world: Atlas, checkpoints: Path) -> HookedTransf
             _checkpoint(path, step + 1, trained, optimizer)
             progress.set_postfix(loss=f"{loss.item():.2f}")
     return model
+
+
+def wiring(recipe: Recipe) -> Wired | None:
+    """The subspace that the recipe wires, drawn before training from its seed."""
+    return Wired(draw_subspace(recipe.d_model, recipe.wired, recipe.seed)) if recipe.wired else None
 
 
 @torch.no_grad()
@@ -155,7 +182,7 @@ def _resume(path: Path, trained: dict[str, Tensor], optimizer: torch.optim.Optim
 
 
 def save_model(model: HookedTransformer, recipe: Recipe, world: Atlas, folder: Path) -> None:
-    """Write config.json, tokenizer.json and model.safetensors (half precision)."""
+    """Write config.json, tokenizer.json, model.safetensors (half precision) and, where there is one, the wired subspace."""
     config = make_config(recipe, world).to_dict()
     kept = {
         k: v
@@ -166,6 +193,8 @@ def save_model(model: HookedTransformer, recipe: Recipe, world: Atlas, folder: P
     make_tokenizer(world).backend_tokenizer.save(str(folder / "tokenizer.json"))
     skip = ("mask", "IGNORE", "rotary_sin", "rotary_cos")
     save_tensors(folder / "model.safetensors", {k: v for k, v in model.state_dict().items() if not k.endswith(skip)})
+    if wired := wiring(recipe):
+        save_tensors(folder / "wired.safetensors", {"subspace": wired.subspace}, half=False)
 
 
 def transcoder_text(world: Atlas, recipe: Recipe, n_batches: int = 80) -> Iterator[Tensor]:
@@ -184,11 +213,11 @@ def main() -> None:
     parser.add_argument("--only", choices=["model", "plt", "clt", "features", "card"], help="one stage of the run")
     parser.add_argument("--test", action="store_true", help="open the test strata for the card")
     args = parser.parse_args()
-    shipped, world = RECIPES[args.name], Atlas()
+    shipped, world = RECIPES[args.name], world_of(args.name)
     recipe = shipped if args.seed is None else replace(shipped, seed=args.seed)
     if recipe != shipped and args.out == WEIGHTS:
         parser.error("--seed needs --out: another seed must not replace the weights that ship")
-    folder, kinds = args.out / recipe.name, ("plt", "clt") if recipe == shipped else ("plt",)
+    folder, kinds = args.out / recipe.name, ("plt", "clt") if recipe == shipped and recipe.cross_layer else ("plt",)
     stages = [args.only] if args.only else ["model", *kinds, "features", "card"]
     if "model" in stages:
         save_model(train_model(recipe, world, args.out / ".checkpoints"), recipe, world, folder)
@@ -210,7 +239,7 @@ def main() -> None:
         for kind in kinds:
             save_table(folder / f"{kind}.features.json", describe(load(recipe.name, kind, args.out)))
     if "card" in stages:
-        from training.evaluate import write_card, write_seed
+        from training.card import write_card, write_seed
 
         if recipe == shipped:
             write_card(recipe, args.out, open_test=args.test)

@@ -1,14 +1,9 @@
-"""The figures on a model card: what was learned, what was not, how faithful the transcoders are, what swaps do.
-
-Everything is tuned on validation; the test strata are opened once, for the card (``--test``), and the card says so.
-"""
+"""The figures on a model card: what was learned, what was not, how faithful the transcoders are, what swaps do."""
 
 from __future__ import annotations
 
 import itertools
-import json
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,15 +14,13 @@ from mi_workshop.circuits.features import by_length
 from mi_workshop.circuits.intervene import decoders, intervene
 from mi_workshop.circuits.swap import FORMS, Edit, feature_sets, make_edit, mention, random_edits
 from mi_workshop.counterfactual import sweep
-from mi_workshop.files import write_text
-from mi_workshop.models import Model, load
-from mi_workshop.worlds.atlas import HELD_OUT, Sentence
-from training.recipes import Recipe
+from mi_workshop.models import Model
+from mi_workshop.worlds.atlas import HELD_OUT, Atlas, Sentence
+from training.sisters import SPECIAL
 
 PROMPTS_PER_FIDELITY = 400  # held-out two-hop questions for the transcoder figures
 RANDOM_PER_PAIR = 20
-EVERY = 16  # on validation every 16th ordered pair of states is swapped
-SEEDS = Path(__file__).parent / "seeds"
+ATLAS = Atlas()
 
 
 @torch.no_grad()
@@ -44,13 +37,23 @@ def right(model: Model, sentences: list[Sentence], logits: Tensor) -> Tensor:
     return logits.argmax(-1) == torch.tensor([model.token_id(s.answer) for s in sentences])
 
 
+def atlas_stratum(s: Sentence) -> str | None:
+    """The stratum that Atlas puts a sentence in; a sister world may train on it."""
+    return ATLAS._stratum(s.kind, s.slots)
+
+
 def accuracies(model: Model, split: str) -> dict[str, dict[str, float]]:
-    """Share of right answers by kind of sentence and, for two-hop questions, by stratum of ``split``."""
+    """Share of right answers by kind of sentence and, for two-hop questions, by stratum of ``split`` (of Atlas's strata, also
+    where a sister world trains on them)."""
     assert model.world is not None
     groups: dict[str, list[Sentence]] = {}
     for s in model.world.facts:
-        if s.stratum is None or s.stratum.endswith(split):
-            groups.setdefault(f"{s.kind}, {s.stratum or 'trained'}", []).append(s)
+        stratum = atlas_stratum(s)
+        if s.stratum == "kind":
+            groups.setdefault(f"{s.kind}, never seen", []).append(s)
+        elif s.stratum is None or s.stratum.endswith(split):
+            here = " (trained here)" if stratum != s.stratum else ""
+            groups.setdefault(f"{s.kind}, {stratum or 'trained'}{here}", []).append(s)
     out = {}
     for name, sentences in groups.items():
         order, logits = last_logits(model, sentences)
@@ -70,7 +73,9 @@ def induction(model: Model, half: int = 16) -> dict[str, float]:
 
 def held_out(model: Model, split: str) -> list[Sentence]:
     assert model.world is not None
-    return [s for s in model.world.facts if s.stratum in (f"city:{split}", f"pair:{split}")][:PROMPTS_PER_FIDELITY]
+    return [s for s in model.world.facts if atlas_stratum(s) in (f"city:{split}", f"pair:{split}")][
+        :PROMPTS_PER_FIDELITY
+    ]
 
 
 @torch.no_grad()
@@ -183,7 +188,7 @@ def state_questions(model: Model, split: str) -> list[Sentence]:
 def swaps(model: Model, split: str, n_random: int = RANDOM_PER_PAIR, every: int = 1) -> dict[str, dict[str, float]]:
     """All ordered pairs of states (or each ``every``-th), held-out cities on both sides: rates for the three forms.
 
-    ``exact``: the swap gives exactly the expected capital, attention frozen (``exact_free``: not frozen). Controls:
+    ``exact``: the swap gives exactly the expected capital (the one that is believed), attention frozen (``exact_free``: not frozen). Controls:
     ``nothing`` (largest change of any logit), ``random_flips``, ``same_place_kept``, ``third_place`` (gives its own capital).
     """
     assert model.world is not None
@@ -202,7 +207,7 @@ def swaps(model: Model, split: str, n_random: int = RANDOM_PER_PAIR, every: int 
                 _one_swap(
                     model,
                     edits,
-                    [donor.answer, asked.answer, third.answer],
+                    [model.world.believed(s.prompt) for s in (donor, asked, third)],
                     at,
                     asked,
                     donor,
@@ -265,134 +270,4 @@ def figures(model: Model, split: str, swap_every: int = 1) -> dict[str, Any]:
         "all_replaced": all_replaced(model, split),
         "swaps": swaps(model, split, every=swap_every),
         "where": where_it_arises(model, split),
-    }
-
-
-# ---------------------------------------------------------------------- card
-def write_card(recipe: Recipe, folder: Path, open_test: bool) -> None:
-    """Measure and write ``figures.json`` and ``card.md``; the test figures, once opened, are kept."""
-    place = folder / recipe.name
-    stored = json.loads((place / "figures.json").read_text()) if (place / "figures.json").exists() else {}
-    for split, every in [("validation", EVERY), *([("test", 1)] if open_test else [])]:
-        stored[split] = {
-            kind: figures(load(recipe.name, kind, folder), split, every * step)
-            for kind, step in (("plt", 1), ("clt", 4))
-        }
-    write_text(place / "figures.json", json.dumps(stored, indent=1))
-    write_text(place / "card.md", card(recipe, stored, read_seeds(recipe.name)))
-
-
-def write_seed(recipe: Recipe, folder: Path) -> None:
-    """Measure another seed's model and per-layer transcoders on validation and write ``seeds/<name>-<seed>.json``."""
-    model = load(recipe.name, "plt", folder)
-    measured = {
-        "seed": recipe.seed,
-        "accuracy": accuracies(model, "validation"),
-        "induction": induction(model),
-        "swaps": swaps(model, "validation", every=EVERY),
-    }
-    write_text(SEEDS / f"{recipe.name}-{recipe.seed}.json", json.dumps(measured, indent=1))
-
-
-def read_seeds(name: str) -> list[dict[str, Any]]:
-    return [json.loads(path.read_text()) for path in sorted(SEEDS.glob(f"{name}-*.json"))]
-
-
-def _share(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
-
-
-def card(recipe: Recipe, stored: dict[str, Any], seeds: list[dict[str, Any]]) -> str:
-    split = "test" if "test" in stored else "validation"
-    plt, clt = stored[split]["plt"], stored[split]["clt"]
-    note = "opened once, for this card" if split == "test" else "the test strata have not been opened"
-    lines = [
-        f"# {recipe.name}",
-        "",
-        recipe.about,
-        "",
-        f"{recipe.n_layers} layers, d_model {recipe.d_model}, {recipe.n_heads} heads, d_mlp {recipe.d_mlp}, one token per word; "
-        f"trained on the Atlas world only, seed {recipe.seed}, {recipe.steps} steps: `python -m training {recipe.name}`.",
-        "",
-        "What the design imposes: "
-        + (
-            f"the attention of layers {', '.join(map(str, recipe.silent_layers))} writes nothing, so that these layers see only "
-            f"their own token, and every embedding has length {recipe.embedding_norm}, little beside what the MLPs write. That the "
-            "state is found at the city is therefore built in."
-            if recipe.silent_layers
-            else "nothing about where a fact is looked up."
-        ),
-        "",
-        f"Figures on {split} ({note}).",
-        "",
-        "| sentences | right | n |",
-        "|---|---|---|",
-        *(f"| {name} | {row['accuracy']:.1%} | {row['n']} |" for name, row in plt["accuracy"].items()),
-        "",
-        f"Induction: loss {plt['induction']['first']:.2f} nats on a random passage, {plt['induction']['second']:.2f} on its repetition.",
-        "",
-        "## Transcoders",
-        "",
-        "Unexplained share of MLP output variance (distinct inputs: where they are few, a lookup table would do as well).",
-        "",
-        "| token | layer | per-layer | cross-layer | distinct inputs |",
-        "|---|---|---|---|---|",
-        *(
-            f"| {token} | {layer} | {_share(a['fvu'])} | {_share(b['fvu'])} | {a['distinct_inputs']} |"
-            for token in plt["unexplained"]
-            for layer, (a, b) in enumerate(zip(plt["unexplained"][token], clt["unexplained"][token], strict=True))
-        ),
-        "",
-        "Held-out questions with every MLP replaced at once (no error terms, attention recomputed):",
-        "",
-        "| MLPs | right | KL from intact (nats) |",
-        "|---|---|---|",
-        f"| intact | {plt['all_replaced']['intact']['accuracy']:.1%} | 0 |",
-        *(
-            f"| {name} | {f['all_replaced']['replaced']['accuracy']:.1%} | {f['all_replaced']['replaced']['kl']:.3f} |"
-            for name, f in (("per-layer transcoders", plt), ("cross-layer transcoders", clt))
-        ),
-        f"| mean-ablated | {plt['all_replaced']['mean-ablated']['accuracy']:.1%} | {plt['all_replaced']['mean-ablated']['kl']:.3f} |",
-        "",
-        "## Swaps of one state for another",
-        "",
-        "Held-out cities on both sides, capital question, attention frozen; *free*: not frozen. Random: matched sets of other "
-        f"features, {RANDOM_PER_PAIR} for each pair. Pairs: how many ordered pairs of states were run, evenly spread.",
-        "",
-        "| transcoders | form | exact capital | free | same place keeps | third place's own | random: flips | random: expected | nothing (max logit) | pairs |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-        *(
-            f"| {kind} | {at} | {r['exact']:.1%} | {r['exact_free']:.1%} | {r['same_place_kept']:.1%} | {r['third_place']:.1%} | "
-            f"{r['random_flips']:.1%} | {r['random_expected']:.1%} | {r['nothing']:.0e} | {r['pairs']} |"
-            for kind, f in (("per-layer", plt), ("cross-layer", clt))
-            for at, r in f["swaps"].items()
-        ),
-        "",
-        "## Where the state is",
-        "",
-        "Residual stream after one layer patched from another state's question: share of answers that follow.",
-        "",
-        "| patched at | " + " | ".join(f"layer {i}" for i in range(recipe.n_layers)) + " |",
-        "|---|" + "---|" * recipe.n_layers,
-        *(f"| {name} token | " + " | ".join(f"{v:.0%}" for v in row) + " |" for name, row in plt["where"].items()),
-    ]
-    if seeds:
-        strata = [f"two_hop, {kind}:validation" for kind in ("city", "pair", "place")]
-        shipped = stored["validation"]["plt"] | {"seed": recipe.seed}
-        lines += [
-            "",
-            "## Other seeds",
-            "",
-            "The same recipe from other random starts, all on validation; swaps with per-layer transcoders.",
-            "",
-            "| seed | two-hop, held-out cities | held-out pairs | held-out places | repetition loss | "
-            + " | ".join(f"swap, {at}" for at in FORMS)
-            + " |",
-            "|" + "---|" * (5 + len(FORMS)),
-            *(
-                f"| {s['seed']} | " + " | ".join(f"{s['accuracy'][k]['accuracy']:.1%}" for k in strata)
-                + f" | {s['induction']['second']:.2f} | " + " | ".join(f"{s['swaps'][at]['exact']:.1%}" for at in FORMS) + " |"
-                for s in (shipped, *seeds)
-            ),
-        ]  # fmt: skip
-    return "\n".join(lines) + "\n"
+    } | ({"special": SPECIAL[model.name][0](model, split)} if model.name in SPECIAL else {})

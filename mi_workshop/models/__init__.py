@@ -23,12 +23,27 @@ class ModelError(ValueError):
     """A model cannot be loaded; the message says what is wrong and what to do."""
 
 
+@dataclass(frozen=True, eq=False)
+class Wired:
+    """Where training made a variable live (``atlas-wired``): the subspace of the residual stream at ``hook``, at the city's token,
+    that carries ``variable``. ``subspace``: orthonormal directions [direction, d_model]."""
+
+    subspace: Tensor = field(repr=False)
+    layer: int = 1
+    variable: str = "place of the city"
+
+    @property
+    def hook(self) -> str:
+        return f"blocks.{self.layer}.hook_resid_post"
+
+
 @dataclass(eq=False)
 class Model:
     """A language model with transcoders, ready to be traced.
 
     ``replacement`` is circuit-tracer's replacement model, which is a TransformerLens ``HookedTransformer``: everything
-    those libraries can do can be done with it. ``world`` is the answer key (None for models of the real world).
+    those libraries can do can be done with it. ``world`` is the answer key (None for models of the real world), ``wired`` the
+    known inside, where there is one.
     """
 
     name: str
@@ -37,6 +52,7 @@ class Model:
     world: Atlas | None
     transcoders: str  # "plt" or "clt"
     read_features: Callable[[], pd.DataFrame] = field(repr=False)
+    wired: Wired | None = None
 
     @cached_property
     def features(self) -> pd.DataFrame:
@@ -77,7 +93,7 @@ def load(name: str = "atlas", transcoders: str = "plt", weights: str | Path | No
     """Load a model by name, with per-layer (``"plt"``) or cross-layer (``"clt"``) transcoders.
 
     ``weights``: another folder that holds ``<name>/``, by default the package's own.
-    Raises ModelError if there is no such model or a file is missing or damaged.
+    Raises ModelError if there is no such model, if it has no cross-layer transcoders or if a file is missing or damaged.
     """
     if transcoders not in ("plt", "clt"):
         raise ModelError(f"There are no {transcoders!r} transcoders; choose 'plt' (per layer) or 'clt' (cross-layer).")
@@ -85,6 +101,11 @@ def load(name: str = "atlas", transcoders: str = "plt", weights: str | Path | No
     if weights is None and name not in names():
         close = difflib.get_close_matches(str(name), names(), n=1) or names()[:1]
         raise ModelError(f"There is no model {name!r}: did you mean {close[0]!r}? Shipped are {', '.join(names())}.")
+    if transcoders == "clt" and (folder / "config.json").exists() and not (folder / "clt.safetensors").exists():
+        have = ", ".join(sorted(path.parent.name for path in folder.parent.glob("*/clt.safetensors")))
+        raise ModelError(
+            f"{name} has per-layer transcoders only: load it with 'plt', or another with 'clt' ({have or 'none here'})."
+        )
     collecting = gc.isenabled()
     gc.disable()  # the libraries' import makes millions of objects that stay: collecting meanwhile costs over a second
     try:

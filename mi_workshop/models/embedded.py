@@ -18,8 +18,8 @@ from transformer_lens import HookedTransformerConfig
 from transformers import PreTrainedTokenizerFast
 
 from mi_workshop.files import write
-from mi_workshop.models import Model, ModelError
-from mi_workshop.worlds import Atlas
+from mi_workshop.models import Model, ModelError, Wired
+from mi_workshop.worlds import Atlas, world_of
 
 # circuit-tracer's models tidy their hooks when they are deleted; while Python shuts down that only prints a traceback.
 atexit.register(delattr, TransformerLensReplacementModel, "__del__")
@@ -142,4 +142,6 @@ def load_embedded(folder: Path, transcoders: str) -> Model:
 
         return read_table(folder / f"{transcoders}.features.json")
 
-    return Model(folder.name, replacement.eval(), tokenizer, Atlas(), transcoders, read_features)
+    inside = folder / "wired.safetensors"
+    wired = Wired(read_tensors(inside)["subspace"]) if inside.exists() else None
+    return Model(folder.name, replacement.eval(), tokenizer, world_of(folder.name), transcoders, read_features, wired)

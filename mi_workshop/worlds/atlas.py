@@ -21,7 +21,7 @@ import csv
 import difflib
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -100,7 +100,7 @@ def _read(name: str) -> list[dict[str, str]]:
 
 
 class Atlas:
-    """The world behind ``atlas`` and its sister models.
+    """The world behind ``atlas``; those of its sister models are in ``variants``.
 
     >>> world = Atlas()
     >>> world.answer("Fact: the capital of the state containing Dallas is")
@@ -229,6 +229,13 @@ class Atlas:
         """The right next token after the prompt."""
         return self.parse(prompt).answer
 
+    def believed(self, prompt: str) -> str:
+        """What the training text says or implies: the right answer, except in some of the ``variants``."""
+        return self._believed(self.parse(prompt))
+
+    def _believed(self, s: Sentence) -> str:
+        return s.answer
+
     def held_out(self, prompt: str) -> str | None:
         """Stratum of a prompt kept out of training: ``"city:test"``, ``"pair:validation"``, ...; None if trained on."""
         return self.parse(prompt).stratum
@@ -290,12 +297,12 @@ class Atlas:
         return list(self._facts())
 
     def training_text(self, passages: int = 200) -> list[Sentence]:
-        """What the models read: every fact that is not held out, and a fixed draw of the passages about people (training draws new
-        ones; the random repeats, which say nothing, are left out)."""
+        """What the models read: every fact that is not held out, with the answer that is believed, and a fixed draw of the passages
+        about people (training draws new ones; the random repeats, which say nothing, are left out)."""
         rng = np.random.default_rng(7)
         drawn = [self.names_passage(rng, int(rng.integers(2, 5)))[:-1] for _ in range(passages)]
         people = [Sentence(" ".join(words[:-1]), words[-1], "passage", {}) for words in drawn]
-        return [s for s in self.facts if s.stratum is None] + people
+        return [replace(s, answer=self._believed(s)) for s in self.facts if s.stratum is None] + people
 
     def _facts(self) -> Iterator[Sentence]:
         for place in self.places.values():
