@@ -7,6 +7,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mi_workshop import attention as attention
+    from mi_workshop import counterfactual as counterfactual
     from mi_workshop import worlds as worlds
     from mi_workshop.circuits.ablate import ablate as ablate
     from mi_workshop.circuits.compare import compare as compare
@@ -31,7 +33,9 @@ _HOME = {  # imported on first use: the libraries behind them take seconds and h
 __all__ = [
     "AttributionGraph",
     "ablate",
+    "attention",
     "compare",
+    "counterfactual",
     "Model",
     "doctor",
     "feature",
@@ -44,8 +48,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name == "worlds":
-        return import_module("mi_workshop.worlds")
+    if name in ("attention", "counterfactual", "worlds"):
+        return import_module(f"mi_workshop.{name}")
     if name in _HOME:
         return getattr(import_module(f"mi_workshop.{_HOME[name]}"), name)
     raise AttributeError(f"mi_workshop has no attribute {name!r}")

@@ -330,7 +330,7 @@ def draw_report(report: Report) -> Figure:
     table.set_yticks(range(len(names)), names, fontsize=12)
     table.set_xlim(min(-0.05, float(report.random.min(axis=None))), 1.05)
     table.set_title("share of the answer's probability", fontsize=14)
-    table.legend(fontsize=12, frameon=False, loc="lower right")
+    table.legend(fontsize=12, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.08), ncols=2)
     for name, style, colour, label in (
         ("prob", "s--", INK, "own answer"),
         ("donor_prob", "o-", BLUE, "donor's answer"),

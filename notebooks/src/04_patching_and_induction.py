@@ -116,7 +116,8 @@ by_head = sweep(model, passages, kind="z", positions=None, change=resample(passa
 by_head
 
 # %% [markdown]
-# **Look:** two heads matter, one in layer 2 and one in layer 3. Do they have the highest scores?
+# **Look:** two heads matter, one in layer 2 and one in layer 3. By score, *every* head of layer 3 looks like an induction head; knocked out one at a time, only one
+# is missed. (Where two do the same work, knocking out one shows nothing: that is a limit of this test, too.)
 #
 # **By path.** Do the two work *together*? Induction needs the head of layer 3 to find "the token after Mr". It can, if the head of layer 2 has
 # written at each token what stood before it. So change only what one head of layer 2 sends into the **keys** of the head of layer 3, all else held:
