@@ -54,7 +54,7 @@ class Shown:
         data, metadata = mimebundle(self.figure(), self.words())
         if live := self.interactive():  # beside image/png JupyterLab would show that first, and without alt text
             data.pop("image/png")
-            return data | {"application/vnd.plotly.v1+json": live}, {}
+            return data | {"application/vnd.plotly.v1+json": live | {"config": {"displayModeBar": False}}}, {}
         return data, metadata
 
     def save(self, path: str | Path) -> Path:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 STYLES = [(BLUE, "o", "-"), (ORANGE, "s", "--"), (GREEN, "^", "-."), (INK, "D", ":"), (GREY, "v", "-")]
 WIDE, STRONGEST, HOVER = 16, 12, 6  # positions drawn, components drawn, tokens listed on hover
+LIGHT = 0.7  # probability from which a cell is so dark that its text is white
+BLUES = [[0, "#F7FBFF"], [0.25, "#C6DBEF"], [0.5, "#6BAED6"], [0.75, "#2171B5"], [1, "#08306B"]]  # as matplotlib's
 CSP = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; form-action 'none'"
 PAGE = """\
 <!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>
@@ -58,7 +60,7 @@ def draw_lens(lens: Lens) -> Figure:
     for y, row in enumerate(best):
         for x, (token, q) in enumerate(row):
             ax.text(
-                x, y, f"{_short(token)}\n{q:.2f}", ha="center", va="center", fontsize=11.5, color="white" if q > 0.55 else INK,
+                x, y, f"{_short(token)}\n{q:.2f}", ha="center", va="center", fontsize=11.5, color="white" if q > LIGHT else INK,
                 weight="bold" if ends[y][x] else "normal", parse_math=False,
             )  # fmt: skip
             if ends[y][x]:
@@ -80,7 +82,11 @@ def plotly_lens(lens: Lens) -> dict[str, Any]:
     entropy, kl = lens.entropy.to_numpy(), lens.kl.to_numpy()
     text, hover = [], []
     for y, row in enumerate(best):
-        cell = [f"{html.escape(_short(token))}<br>{q:.2f}" for token, q in row]
+        colours = ["#FFFFFF" if q > LIGHT else INK for _, q in row]
+        cell = [
+            f"<span style='color:{c}'>{html.escape(_short(t))}<br>{q:.2f}</span>"
+            for c, (t, q) in zip(colours, row, strict=True)
+        ]
         text.append([f"<b>{c}</b>" if end else c for c, end in zip(cell, ends[y], strict=True)])
         hover.append(
             [
@@ -93,16 +99,29 @@ def plotly_lens(lens: Lens) -> dict[str, Any]:
     grid = {
         "type": "heatmap", "z": [[round(q, 3) for _, q in row] for row in best], "zmin": 0, "zmax": 1, "text": text, "texttemplate": "%{text}",
         "customdata": hover, "hovertemplate": "%{customdata}<extra></extra>", "xgap": 2, "ygap": 2, "showscale": False,
-        "colorscale": [[0, "#F7FBFF"], [0.5, "#6BAED6"], [1, "#08306B"]], "textfont": {"size": 13},
+        "colorscale": BLUES, "textfont": {"size": 13},
     }  # fmt: skip
-    axis = {"showgrid": False, "zeroline": False, "tickfont": {"size": 15}, "fixedrange": True}
+    axis = {"showgrid": False, "zeroline": False, "ticks": "", "tickfont": {"size": 15}, "fixedrange": True}
+    frames = [
+        {
+            "type": "rect",
+            "x0": x - 0.46,
+            "x1": x + 0.46,
+            "y0": y - 0.45,
+            "y1": y + 0.45,
+            "line": {"color": INK, "width": 1.5},
+        }
+        for y, row in enumerate(ends)
+        for x, end in enumerate(row)
+        if end
+    ]
     names = [p if p == "embed" else f"after {p}" for p in lens.points]
     layout = {
-        "title": {"text": f"{_title(lens, shown)}; bold: what the model says there in the end", "font": {"size": 15}, "x": 0},
+        "title": {"text": f"{_title(lens, shown)}; framed: what the model says there in the end", "font": {"size": 15}, "x": 0},
         "height": 130 + 52 * len(best), "margin": {"l": 120, "r": 10, "t": 45, "b": 45}, "hoverlabel": {"align": "left", "font": {"size": 14}},
         "xaxis": axis | {"tickvals": list(range(len(shown))), "ticktext": [html.escape(_short(lens.tokens[i])) for i in shown]},
         "yaxis": axis | {"tickvals": list(range(len(best))), "ticktext": names},
-        "plot_bgcolor": "white", "paper_bgcolor": "white", "font": {"color": INK},
+        "shapes": frames, "plot_bgcolor": "white", "paper_bgcolor": "white", "font": {"color": INK},
     }  # fmt: skip
     return {"data": [grid], "layout": layout}
 
@@ -207,7 +226,7 @@ def save(result: Shown, path: Path) -> None:
     if live := result.interactive():
         import plotly.graph_objects as go
 
-        drawn = go.Figure(live).to_html(full_html=False, include_plotlyjs=True)
+        drawn = go.Figure(live).to_html(full_html=False, include_plotlyjs=True, config={"displayModeBar": False})
     else:
         figure = result.figure()
         drawn = image(base64.b64encode(png(figure, 160)).decode(), words, int(figure.get_figwidth() * 80))

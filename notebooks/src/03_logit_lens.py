@@ -116,7 +116,9 @@ tuned_view
 # will *say*, and there it will say *is*. Is Texas easier to find than before?
 
 # %%
-tuned_view.rank("Texas")[["Dallas"]].assign(plain=lens.rank("Texas")["Dallas"])
+import pandas as pd
+
+pd.DataFrame({"plain": lens.rank("Texas")["Dallas"], "tuned": tuned_view.rank("Texas")["Dallas"]})
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Who wrote Austin?

@@ -8,10 +8,10 @@ def test_the_saved_grid_is_interactive_offline(open_html, atlas, artifacts, tmp_
     file = mi.logit_lens(atlas, "Fact: the capital of the state containing Dallas is").save(tmp_path / "lens.html")
     with open_html(file) as page:
         page.wait_for_selector(".js-plotly-plot .heatmaplayer")
-        shown = page.inner_text(".js-plotly-plot svg.main-svg >> nth=0")
+        shown = page.locator(".js-plotly-plot svg.main-svg").first.text_content()
         assert "<bos>" in shown and "Austin" in shown and "&lt;" not in shown
         box = page.locator(".js-plotly-plot .nsewdrag").first.bounding_box()
         page.mouse.move(box["x"] + box["width"] - 10, box["y"] + 10)  # the last token, after the last layer
         page.wait_for_selector(".hoverlayer .hovertext")
-        assert "entropy" in page.inner_text(".hoverlayer")
+        assert "entropy" in page.locator(".hoverlayer").text_content()
         page.screenshot(path=artifacts / "lens-page.png")
