@@ -16,10 +16,13 @@ if TYPE_CHECKING:
     from mi_workshop.circuits.graph import AttributionGraph as AttributionGraph
     from mi_workshop.circuits.swap import swap as swap
     from mi_workshop.circuits.trace import trace as trace
+    from mi_workshop.lens import logit_lens as logit_lens
+    from mi_workshop.logit_attribution import direct_logit_attribution as direct_logit_attribution
     from mi_workshop.models import Model as Model
     from mi_workshop.models import load as load
     from mi_workshop.models import names as names
     from mi_workshop.teach.doctor import doctor as doctor
+    from mi_workshop.tuned import tuned_lens as tuned_lens
 
 # Read by torch when it is imported: its threads sleep while they wait. Spinning ones, the default, make a trace take seconds
 # instead of a fraction of one as soon as another program uses the processor.
@@ -29,6 +32,7 @@ __version__ = "0.1.0"
 _HOME = {  # imported on first use: the libraries behind them take seconds and hundreds of megabytes
     "AttributionGraph": "circuits.graph", "ablate": "circuits.ablate", "compare": "circuits.compare", "doctor": "teach.doctor",
     "feature": "circuits.feature_page", "load": "models", "Model": "models", "names": "models", "swap": "circuits.swap", "trace": "circuits.trace",
+    "direct_logit_attribution": "logit_attribution", "logit_lens": "lens", "tuned_lens": "tuned",
 }  # fmt: skip
 __all__ = [
     "AttributionGraph",
@@ -37,12 +41,15 @@ __all__ = [
     "compare",
     "counterfactual",
     "Model",
+    "direct_logit_attribution",
     "doctor",
     "feature",
     "load",
+    "logit_lens",
     "names",
     "swap",
     "trace",
+    "tuned_lens",
     "worlds",
 ]
 

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mi_workshop.models import Model
+from mi_workshop.models import Model, network
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -79,10 +79,6 @@ class Attention:
         return self.show()._repr_mimebundle_(**kwargs)
 
 
-def _network(model: Any) -> Any:
-    return model.replacement if isinstance(model, Model) else model
-
-
 def _patterns(network: Any, tokens: Tensor, take: Callable[[Tensor], Tensor]) -> Tensor:
     """``take`` of each layer's attention [row, head, query, key] for token ids [row, position], stacked over layers."""
     names = [f"blocks.{layer}.attn.hook_pattern" for layer in range(network.cfg.n_layers)]
@@ -100,17 +96,17 @@ def patterns(model: Any, prompt: str | Tensor) -> Attention:
 
     Raises WorldError for a prompt that the model's world does not know.
     """
-    network = _network(model)
+    net = network(model)
     if not isinstance(prompt, str):
         ids = torch.as_tensor(prompt)
     else:
-        ids = model.tokens(prompt) if isinstance(model, Model) else network.to_tokens(prompt)[0]
-    if network.tokenizer is None:
+        ids = model.tokens(prompt) if isinstance(model, Model) else net.to_tokens(prompt)[0]
+    if net.tokenizer is None:
         tokens = [str(i) for i in ids.tolist()]
     else:
-        tokens = network.tokenizer.batch_decode([[i] for i in ids.tolist()], clean_up_tokenization_spaces=False)
-    found = _patterns(network, ids[None], lambda pattern: pattern[0])
-    return Attention(found.numpy(), tokens, _silent(network))
+        tokens = net.tokenizer.batch_decode([[i] for i in ids.tolist()], clean_up_tokenization_spaces=False)
+    found = _patterns(net, ids[None], lambda pattern: pattern[0])
+    return Attention(found.numpy(), tokens, _silent(net))
 
 
 def head_scores(model: Any, rows: int = ROWS, half: int = HALF, seed: int = 0) -> pd.DataFrame:
@@ -124,16 +120,16 @@ def head_scores(model: Any, rows: int = ROWS, half: int = HALF, seed: int = 0) -
 
     Raises ValueError if the passages are too short, or longer than what the model can read.
     """
-    network = _network(model)
-    if rows < 1 or half < 2 or 1 + 2 * half > network.cfg.n_ctx:
-        raise ValueError(f"Take at least one row, and passages of 2 to {(network.cfg.n_ctx - 1) // 2} tokens: the model reads {network.cfg.n_ctx}.")  # fmt: skip
+    net = network(model)
+    if rows < 1 or half < 2 or 1 + 2 * half > net.cfg.n_ctx:
+        raise ValueError(f"Take at least one row, and passages of 2 to {(net.cfg.n_ctx - 1) // 2} tokens: the model reads {net.cfg.n_ctx}.")  # fmt: skip
     rng = np.random.default_rng(seed)
     world = model.world if isinstance(model, Model) else None
     if world is not None:
         ids = torch.tensor(world.repeats(rng, rows, half))
     else:
-        start = getattr(network.tokenizer, "bos_token_id", None) or 0
-        first = rng.integers(0, network.cfg.d_vocab, (rows, half))
+        start = getattr(net.tokenizer, "bos_token_id", None) or 0
+        first = rng.integers(0, net.cfg.d_vocab, (rows, half))
         ids = torch.tensor(np.concatenate([np.full((rows, 1), start), first, first], axis=1))
 
     def all_scores(pattern: Tensor) -> Tensor:
@@ -141,7 +137,7 @@ def head_scores(model: Any, rows: int = ROWS, half: int = HALF, seed: int = 0) -
 
     even = torch.ones(1, 1, 2 * half + 1, 2 * half + 1).tril()
     uniform = {name: float(value[0]) for name, value in score_patterns(even / even.sum(-1, keepdim=True), half).items()}
-    found = _patterns(network, ids, all_scores)
+    found = _patterns(net, ids, all_scores)
     index = pd.MultiIndex.from_product([range(found.shape[0]), range(found.shape[2])], names=["layer", "head"])
     table = pd.DataFrame(found.permute(0, 2, 1).flatten(0, 1).numpy(), index, list(uniform))
     if world is not None:
@@ -149,10 +145,10 @@ def head_scores(model: Any, rows: int = ROWS, half: int = HALF, seed: int = 0) -
         places = [[row, *pair] for row, words in enumerate(passages) for pair in second_mentions(words)]
         row, query, key = torch.tensor(places).T
         known = torch.tensor([[model.tokenizer.bos_token_id, *map(model.token_id, words)] for words in passages])
-        named = _patterns(network, known, lambda pattern: pattern[row, :, query, key].mean(0))
+        named = _patterns(net, known, lambda pattern: pattern[row, :, query, key].mean(0))
         table.insert(4, "names", named.flatten().numpy())
         uniform["names"] = float((1 / (query + 1)).mean())
-    table["silent"] = _silent(network).flatten()
+    table["silent"] = _silent(net).flatten()
     table.attrs["uniform"] = uniform
     return table
 

@@ -88,7 +88,9 @@ def names(atlas, graph):
     french = mi.trace(atlas, "Fait: le contraire de petit est")
     features = graph.nodes[graph.nodes.feature_type == "cross layer transcoder"]
     return {
+        "mi": mi,
         "model": atlas,
+        "prompt": graph.prompt,
         "graph": graph,
         "french": french,
         "places": [label for label in french.supernodes if label.split(" @")[0] in WORLD.places],
@@ -118,6 +120,16 @@ def test_diagnoses():
         ("an odd label", "Iowa @petit"): "name of a group",
         ("a strange path", "Fact: the capital of the state containing Dallas is"): "begins at the city",
         ("a strange path", "Fact: the capital of Texas is"): "no two-step question",
+        ("where Austin takes the lead", "layer 3"): "at an earlier point",
+        ("where Austin takes the lead", "layer 2"): "another token still leads",
+        ("where Austin takes the lead", 3): "two points",
+        ("what speaks against it", "MLP 2"): "most *for* Austin",
+        ("what speaks against it", "biases"): "another does so more",
+        ("what speaks against it", "L3H1"): "speaks for Austin",
+        ("what speaks against it", "head 2"): "L2H1 is head 1",
+        ("a city that the lens can read", "Birmingham"): "That is a city",
+        ("a city that the lens can read", "Fact: the capital of the state containing Dallas is"): "another token leads",
+        ("a city that the lens can read", "Fact: the capital of Texas is"): "no two-step question",
         ("another state", "Denver"): "the answer you want",
         ("another state", "Boulder"): "a city",
         ("another state", "Ohio"): "another capital",

@@ -14,15 +14,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mi_workshop.models import network
+
 from .changes import Change, Plan, Values
-from .sites import Site, module_of
+from .sites import Site
 
 OTHERS = 3  # so many others, for each unit that is changed, must be there to draw from
 
 
 def written(model: Any, site: Site, unit: Tensor, change: Tensor) -> Float[Tensor, "n anything"]:
     """What changes [n, width] of units [n] write to the residual stream."""
-    m, layer = module_of(model), int(site.layer or 0)
+    m, layer = network(model), int(site.layer or 0)
     if site.sparse:
         return change * site.basis.W_dec[unit]
     if site.kind == "z":

@@ -12,9 +12,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mi_workshop.models import network
+
 from .changes import by_shape, read_all
 from .run import hooked, run
-from .sites import InterventionError, Position, Site, matched, module_of, path_of, token_id, tokens_of
+from .sites import InterventionError, Position, Site, matched, path_of, token_id, tokens_of
 
 
 @dataclass
@@ -28,7 +30,7 @@ class RankOne:
 
     @contextmanager
     def on(self, model: Any) -> Iterator[Any]:
-        mlp = module_of(model).blocks[self.layer].mlp
+        mlp = network(model).blocks[self.layer].mlp
         weight = getattr(mlp, "old_mlp", mlp).W_out
         before = weight.detach().clone()
         try:
@@ -71,7 +73,7 @@ def rank_one(
             for (_, (k,)), w in zip(read_all(model, list(tokens), [Site("neuron", layer)]), where, strict=True)
         ]
     ).mean(0)
-    delta = torch.zeros(module_of(model).cfg.d_model, requires_grad=True)
+    delta = torch.zeros(network(model).cfg.d_model, requires_grad=True)
     optimizer = torch.optim.Adam([delta], lr=learning_rate)
     path = path_of(model, Site("mlp_out", layer))
     prob = 0.0

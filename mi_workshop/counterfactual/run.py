@@ -15,7 +15,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from .sites import InterventionError, Site, layers_of, module_of, path_of
+from mi_workshop.models import network
+
+from .sites import InterventionError, Site, layers_of, path_of
 
 MEMORY = 2**28  # bytes that the activations of one batch may take
 
@@ -48,7 +50,7 @@ def hooked(model: Any, hooks: Iterable[tuple[str, Callable[[Tensor], Tensor | No
 
     Only these hooks are removed at the end, also after an error or an interrupt: experiments can be nested.
     """
-    module, handles = module_of(model), []
+    module, handles = network(model), []
     try:
         for path, function in hooks:
             handles.append(module.get_submodule(path).register_forward_hook(_forward_hook(function)))
@@ -101,7 +103,7 @@ def _feature_hooks(model: Any, edit: Edit) -> list[tuple[str, Any]]:
     """A transcoder feature is read before the MLP and written after it (and, cross-layer, after later ones)."""
     from mi_workshop.circuits.intervene import decoders
 
-    m, layer = module_of(model), edit.site.layer
+    m, layer = network(model), edit.site.layer
     assert layer is not None
     change: dict[int, Tensor] = {}
 
@@ -125,7 +127,7 @@ def _feature_hooks(model: Any, edit: Edit) -> list[tuple[str, Any]]:
 
 def encode(model: Any, layer: int, x: Float[Tensor, "*any d_model"]) -> Float[Tensor, "*any feature"]:
     """Transcoder features of MLP inputs."""
-    m = module_of(model)
+    m = network(model)
     if not hasattr(m, "transcoders"):
         raise InterventionError("This model has no transcoders, so it has no sites of kind 'feature'.")
     return m.transcoders.encode_layer(x.unsqueeze(0) if x.ndim == 2 else x, layer).reshape(*x.shape[:-1], -1)
@@ -203,7 +205,7 @@ def _last(output: Any) -> Tensor:
 
 def rows_at_once(model: Any, tokens: Tensor, memory: int) -> int:
     """How many rows fit into ``memory`` bytes of activations (an estimate from the model's sizes)."""
-    cfg = getattr(module_of(model), "cfg", None)
+    cfg = getattr(network(model), "cfg", None)
     if cfg is None:
         return 64
     width = 12 * cfg.d_model + 2 * (cfg.d_mlp or 0) + 4 * cfg.n_heads * tokens.shape[1] + 2 * cfg.d_vocab

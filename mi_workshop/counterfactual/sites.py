@@ -16,7 +16,7 @@ from typing import Any
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mi_workshop.models import Model
+from mi_workshop.models import Model, network
 
 HOOKS = {
     "embed": "hook_embed",
@@ -94,18 +94,13 @@ class Site:
         return (x @ self.basis.to(x).T)[:, :, None]
 
 
-def module_of(model: Any) -> Any:
-    """The PyTorch module: of a ``Model`` its replacement model, otherwise the model itself."""
-    return model.replacement if isinstance(model, Model) else model
-
-
 def layers_of(model: Any) -> int:
-    return int(module_of(model).cfg.n_layers)
+    return int(network(model).cfg.n_layers)
 
 
 def path_of(model: Any, site: Site) -> str:
     """The submodule whose output the site is. Raises InterventionError for an unknown kind, module or layer."""
-    module = module_of(model)
+    module = network(model)
     path = HOOKS.get(site.kind, site.kind)
     if "{}" in path and site.layer is None:
         raise InterventionError(f"Say in which layer: Site({site.kind!r}, layer=...).")

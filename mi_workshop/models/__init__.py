@@ -84,6 +84,11 @@ class Model:
         return list(zip(self.tokenizer.convert_ids_to_tokens(i.tolist()), p.tolist(), strict=True))
 
 
+def network(model: Any) -> Any:
+    """The PyTorch module: of a ``Model`` its replacement model (a ``HookedTransformer``), otherwise the model itself."""
+    return model.replacement if isinstance(model, Model) else model
+
+
 def names() -> list[str]:
     """The embedded models, shipped in the package."""
     return sorted(path.parent.name for path in WEIGHTS.glob("*/config.json"))

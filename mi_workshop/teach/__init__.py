@@ -1,6 +1,6 @@
 """Teaching aids: exercises that answer back."""
 
-from . import attribution_graphs, counterfactuals, dallas_to_austin, patching, start_here
+from . import attribution_graphs, counterfactuals, dallas_to_austin, logit_lens, patching, start_here
 from .exercises import check, find, hint, solution
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "dallas_to_austin",
     "find",
     "hint",
+    "logit_lens",
     "patching",
     "solution",
     "start_here",

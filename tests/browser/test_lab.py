@@ -13,7 +13,8 @@ BUILT = sorted(
 KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
 RUN_ALL = "jupyterapp.commands.execute('notebook:run-all-cells')"
 CELLS = "jupyterapp.shell.currentWidget.context.model.toJSON().cells"
-IMAGES = """Array.from(document.querySelectorAll('.jp-Notebook img')).map(
+# plotly keeps an empty <img> without a source beside each of its figures
+IMAGES = """Array.from(document.querySelectorAll('.jp-Notebook img:not(.plot-img:not([src]))')).map(
     image => ({alt: image.alt, loaded: image.complete && image.naturalWidth > 0, shown: image.src.slice(0, 80)}))"""
 LONGEST = 16_000  # pixels of a screenshot, Chromium's limit for a page
 
