@@ -316,7 +316,17 @@ add(
             (lambda value: _pca_gain(value) >= 0.5, "That is enough, but fewer are too."),
         ),
         why="The place is written in few of the directions that vary most. That they vary most did not have to mean that they are used.",
-        solution="n = next(n for n in range(1, 128) if gain(n) >= 0.5)",
+        solution=(
+            "from mi_workshop.counterfactual import Experiment, Site\n"
+            "from mi_workshop.counterfactual.subspace import activations, principal\n"
+            "from mi_workshop.teach.counterfactuals import AT_CITY, questions\n"
+            "x = activations(model, questions(model.world, 4)[0] + questions(model.world, 5)[0], AT_CITY)\n"
+            "asked, donors, states = questions(model.world, 0)\n"
+            "def gain(n):\n"
+            "    site = Site('resid_post', 1, '{city}', basis=principal(x - x.mean(0), n))\n"
+            "    return Experiment(site).run(model, asked, donors, controls=False).table.gained.mean()\n"
+            "n = next(n for n in range(1, 128) if gain(n) >= 0.5)"
+        ),
     ),
     Exercise(
         name="an edit that stays put",

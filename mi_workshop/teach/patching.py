@@ -77,7 +77,11 @@ add(
             (lambda value: _arrives(value) >= 0.5, "It is there, but it is there after an earlier layer too."),
         ),
         why="Below, the last token knows only what is asked; attention brings the country, and then the answer is decided there.",
-        solution="layer = int(np.argmax(sweep(model, prompt, donor, positions=['last']).mean[:, 0, 0] >= 0.5))",
+        solution=(
+            "from mi_workshop.counterfactual import sweep\n"
+            "prompt, donor = (f'Fact: the language of the country containing {city} is' for city in ('Lyon', 'Osaka'))\n"
+            "layer = int((sweep(model, prompt, donor, positions=['last']).mean[:, 0, 0] >= 0.5).argmax())"
+        ),
     ),
     Exercise(
         name="names but not capitals",
