@@ -218,6 +218,25 @@ def test_a_subspace_and_its_complement_make_the_whole(atlas):
     assert both.run(atlas, DALLAS, OAKLAND, controls=False).table.logit_diff[0] == pytest.approx(whole, abs=1e-3)
 
 
+def test_features_of_any_dictionary(atlas):
+    """A sparse autoencoder is a basis too: what it does not explain stays as it was."""
+
+    class Dictionary:
+        W_dec = torch.linalg.qr(torch.randn(128, 128, generator=torch.Generator().manual_seed(3))).Q
+
+        def encode(self, x):
+            return (x @ self.W_dec.T).relu()
+
+    sae, at = Dictionary(), {"kind": "resid_post", "layer": 1, "position": 9}
+    _, (own,) = run(atlas, atlas.tokens(DALLAS)[None], read=[Site("resid_post", 1)])
+    on = int((own[0, 9, 0] @ sae.W_dec.T).argmax())
+    report = Experiment(Site(**at, units=[on], basis=sae), zero(), n_random=9).run(atlas, DALLAS)
+    less = own[0, 9, 0] - (own[0, 9, 0] @ sae.W_dec[on]) * sae.W_dec[on]
+    same = Experiment(Site(**at), set_to(less)).run(atlas, DALLAS, controls=False)
+    assert report.table.kl[0] == pytest.approx(same.table.kl[0], abs=1e-4)
+    assert report.random_kind == "other units"
+
+
 def test_path_patching_is_the_direct_path(atlas):
     """With everything else held, what a head sends to the end is its change through W_O, and nothing more."""
     m, (a, b) = atlas.replacement, (atlas.tokens(p)[None] for p in (DALLAS, OAKLAND))

@@ -46,9 +46,51 @@ def ratio(runs: int = 20) -> str:
     return f"{ours * 1000:.0f} ms against {theirs * 1000:.0f} ms: {ours / theirs:.2f}×"
 
 
+def sweeps(runs: int = 10) -> str:
+    """``sweep`` against TransformerLens' own patching functions in one process, in turns: layers × positions, and × heads."""
+    import torch
+    from transformer_lens import patching
+
+    import mi_workshop as mi
+    from mi_workshop.counterfactual import sweep
+
+    model, donor = mi.load("atlas"), PROMPT.replace("Dallas", "Oakland")
+    network, tokens = model.replacement, model.tokens(PROMPT)[None]
+    ids = [model.token_id(word) for word in ("Austin", "Sacramento")]
+    setters = {
+        "resid_post": (patching.layer_pos_patch_setter, ["layer", "pos"]),
+        "z": (patching.layer_pos_head_vector_patch_setter, ["layer", "pos", "head"]),
+    }
+    said = []
+    for kind, (setter, axes) in setters.items():
+        seconds: dict[str, list[float]] = {"theirs": [], "ours": []}
+        for i in range(runs + 2):
+            start = time.perf_counter()
+            with torch.no_grad():
+                _, cache = network.run_with_cache(model.tokens(donor)[None])
+                patching.generic_activation_patch(
+                    network,
+                    tokens,
+                    cache,
+                    lambda x: x[0, -1, ids[0]] - x[0, -1, ids[1]],
+                    setter,
+                    kind,
+                    index_axis_names=axes,
+                )
+            middle = time.perf_counter()
+            sweep(model, PROMPT, donor, kind=kind, metric="logit_diff", progress=False)
+            if i >= 2:  # the first ones warm up
+                seconds["theirs"].append(middle - start)
+                seconds["ours"].append(time.perf_counter() - middle)
+        theirs, ours = (statistics.median(seconds[n]) for n in ("theirs", "ours"))
+        said.append(f"{kind} {ours * 1000:.0f} ms against {theirs * 1000:.0f} ms: {theirs / ours:.1f}× as fast")
+    return "; ".join(said)
+
+
 if __name__ == "__main__":
     print("import mi_workshop   ", whole_process(sys.executable, "-c", "import mi_workshop"))
     print("mi-workshop trace    ", whole_process(SCRIPT, "trace", PROMPT))
     with tempfile.TemporaryDirectory() as folder:
         print("mi-workshop demo     ", whole_process(SCRIPT, "demo", "--out", f"{folder}/dallas.html"))
     print("trace / attribute    ", ratio())
+    print("sweep / patching     ", sweeps())

@@ -100,12 +100,18 @@ passages = meetings(model.world)
 print(passages[0], "→", model.top(passages[0], 1))
 
 # %% [markdown]
+# Where do its heads look? Choose a head, then hover over the last *token*:
+
+# %% slideshow={"slide_type": "slide"}
+from mi_workshop.attention import head_scores, patterns
+
+patterns(model, passages[0]).show(layer=3, head=2)
+
+# %% [markdown]
 # **By score.** An induction head looks from a token to what came *after* the same token before; a previous-token head looks one back. So their attention
 # patterns give them away. **Predict:** in which layers? (The heads of layers 0 and 1 look about, but write nothing.)
 
 # %% slideshow={"slide_type": "slide"}
-from mi_workshop.attention import head_scores
-
 head_scores(model)[["previous_token", "induction", "silent"]].round(2)
 
 # %% [markdown]
