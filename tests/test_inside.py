@@ -4,10 +4,10 @@ import pytest
 import torch
 
 import mi_workshop as mi
+from mi_workshop.answer_key import AT_CITY, model_key, questions, token_scores, universality
 from mi_workshop.counterfactual import Experiment, InterventionError, Site
 from mi_workshop.counterfactual.rank_one import rank_one, second_moment
 from mi_workshop.counterfactual.subspace import Probe, activations, learn_subspace, overlap, principal
-from mi_workshop.teach.counterfactuals import AT_CITY, model_key, questions, token_scores, universality
 
 DALLAS = "Fact: the capital of the state containing Dallas is"
 

@@ -20,7 +20,7 @@ import mi_workshop as mi
 # What does the answer to *the capital of the state containing Dallas* depend on? Ask the model itself: put every other city, attribute and kind of place
 # into the question and count how often the answer changes. **Predict:** for which of the three words will it change?
 # %% slideshow={"slide_type": "slide"}
-from mi_workshop.teach.counterfactuals import (
+from mi_workshop.answer_key import (
     AT_CITY,
     edit_scores,
     model_key,
