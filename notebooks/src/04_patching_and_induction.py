@@ -76,13 +76,10 @@ print(Experiment(Site("resid_post", 1, "{city}"), n_random=20).run(model, asked,
 # %% slideshow={"slide_type": "slide"}
 import pandas as pd
 
-changes = {"zero": zero(), "mean": mean(asked), "resample": resample(asked)}
-lost = {
-    name: sweep(model, asked, kind="mlp_out", positions=None, change=change, metric="lost", progress=False).mean[
-        :, 0, 0
-    ]
-    for name, change in changes.items()
-}
+lost = {}
+for name, change in {"zero": zero(), "mean": mean(asked), "resample": resample(asked)}.items():
+    found = sweep(model, asked, kind="mlp_out", positions=None, change=change, metric="lost", progress=False)
+    lost[name] = found.mean[:, 0, 0]  # [layer]
 pd.DataFrame(lost).rename_axis("MLP of layer").round(2)
 
 # %% [markdown]
