@@ -309,10 +309,13 @@ def draw_swap(result: SwapResult) -> Figure:
 def draw_report(report: Report) -> Figure:
     """Left: answers before and after (of the first prompt); middle: what is lost and gained beside each control, dots for the random
     changes; right: the dose curve."""
-    figure = new_figure(13, 4.6)
+    figure = new_figure(13, 5)
+    n = len(report.table)
+    heading = f"{report.what}  →  {report.verdict}  ({n} prompt{'' if n == 1 else 's'}, attention {report.attention})"
+    figure.suptitle(_short(heading, 120), fontsize=15, weight="bold", x=0.01, ha="left", parse_math=False)
     bars, table, curve = figure.subplots(1, 3, width_ratios=[1, 1.45, 1])
     _before_after(bars, report.before, report.after, [report.before[0]["token"]])
-    bars.set_title("before and after" + (" (first prompt)" if len(report.table) > 1 else ""), fontsize=14)
+    bars.set_title("before and after" + (" (first prompt)" if n > 1 else ""), fontsize=14)
     mean = report.table[["lost", "gained"]].mean()
     rows = [("the change", mean.lost, mean.gained), *((n, c["lost"], c["gained"]) for n, c in report.controls.items())]
     names = [f"{len(report.random)} random changes", *(name for name, *_ in rows[::-1])]

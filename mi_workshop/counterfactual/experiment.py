@@ -237,11 +237,12 @@ class Experiment:
 def _control(name: str, measured: list[pd.DataFrame]) -> dict[str, Any]:
     lost, gained = (float(np.mean([m.loc[name, k] for m in measured])) for k in ("lost", "gained"))
     kept = float(np.mean([m.loc[name, "top"] == m.loc["base", "top"] for m in measured]))
+    came = "" if np.isnan(gained) else f", the donor's answer gains {gained:.2f}"
     said = {
         "same answer": f"the answer stays in {kept:.0%} (it should)",
-        "third answer": f"lost {lost:.2f}, the donor's answer gains {gained:.2f} (it should not)",
-        "wrong position": f"lost {lost:.2f}" + ("" if np.isnan(gained) else f", gained {gained:.2f}"),
-        "whole residual": f"lost {lost:.2f}, gained {gained:.2f} (the ceiling)",
+        "third answer": f"lost {lost:.2f}{came}{' (it should not)' if came else ''}",
+        "wrong position": f"lost {lost:.2f}{came}",
+        "whole residual": f"lost {lost:.2f}{came} (the ceiling)",
     }[name]
     return {"lost": lost, "gained": gained, "kept": kept, "says": said}
 

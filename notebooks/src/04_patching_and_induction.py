@@ -58,12 +58,13 @@ Experiment(Site("resid_post", layer=1, position="Dallas")).run(model, dallas, oa
 # %% [markdown]
 # **Look:** a random push of the same length often destroys the answer, so that "Austin is gone" alone would say little. None gives Sacramento.
 # *Lost* asks what was necessary, *gained* what is sufficient; each is compared with the random changes before a word is said.
+# Surprised by *wrong position*? Oakland put in at the token before Dallas still counts for something: this model looks for a city, wherever it stands.
 #
 # One prompt is an anecdote. The same experiment for every state, with an interval over prompts:
 
 # %%
 asked, donors = capital_questions(model.world)
-print(Experiment(Site("resid_post", 1, "{city}"), n_random=20).run(model, asked, donors))
+Experiment(Site("resid_post", 1, "{city}"), n_random=20).run(model, asked, donors)
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Take it away: three ways, three answers
@@ -109,7 +110,8 @@ patterns(model, passages[0]).show(layer=3, head=2)
 # patterns give them away. **Predict:** in which layers? (The heads of layers 0 and 1 look about, but write nothing.)
 
 # %% slideshow={"slide_type": "slide"}
-head_scores(model)[["previous_token", "induction", "silent"]].round(2)
+scores = head_scores(model)
+scores.loc[~scores.silent, ["previous_token", "induction"]].round(2)
 
 # %% [markdown]
 # **By ablation.** A pattern is a correlation. Which heads does the answer *depend* on? Each head in turn gets its output from another passage:

@@ -94,7 +94,7 @@ report.after[:2]
 # **Predict:** what does the whole report say?
 
 # %% slideshow={"slide_type": "slide"}
-print(report)
+report
 
 # %% [markdown]
 # **Look:** the answer of the same prompt *without* the intervention is the first control. It costs one run, and it would have been enough.
@@ -152,8 +152,7 @@ universality(model, twin)
 # A change that destroys what random changes destroy as well is no evidence of being necessary:
 
 # %%
-report = Experiment(Site("attn_out", 2, "last")).run(model, asked[:8], donors[:8])
-print(report)
+Experiment(Site("attn_out", 2, "last")).run(model, asked[:8], donors[:8])
 
 # %% [markdown]
 # **A null result is no proof of absence.** With few random changes nothing can reach p ≤ 0.05, whatever the effect:
