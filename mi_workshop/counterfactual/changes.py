@@ -113,10 +113,11 @@ class Plan:
 
 
 def plan(
-    model: Any, site: Site, change: Change, prompt: Any, donor: Any = None, aligned: bool = False, seed: int = 0
-) -> Plan:
-    """Raises InterventionError for positions or units that are not there, and for values that are not finite."""
-    g = torch.Generator().manual_seed(seed)
+    model: Any, site: Site, change: Change, prompt: Any, donor: Any = None, aligned: bool = False, seed: int = 0,
+    reader: Reader | None = None,
+) -> Plan:  # fmt: skip
+    """``reader``: what has been read already. Raises InterventionError for positions or units that are not there, and for values that are not finite."""
+    g, read = torch.Generator().manual_seed(seed), reader or Reader(model)
     source = donor
     if change.reference and not change.averaged:
         source = change.reference[int(torch.randint(len(change.reference), (1,), generator=g))]
@@ -124,8 +125,8 @@ def plan(
         raise InterventionError("Patching copies from another prompt: give donors.")
     sources = change.reference if change.averaged else [prompt if source is None else source]
     pairs = [matched(model, site.position, prompt, s, aligned) for s in sources]
-    here, units = pairs[0][0], read(model, site, prompt)
-    elsewhere = [read(model, site, s) for s in sources]
+    here, units = pairs[0][0], read(site, prompt)
+    elsewhere = [read(site, s) for s in sources]
     own, other = units[here], torch.stack([w[there] for w, (_, there) in zip(elsewhere, pairs, strict=True)]).mean(0)
     unit = site.unit_list(own.shape[1])
     if unit and not 0 <= min(unit) <= max(unit) < own.shape[1]:
@@ -148,14 +149,38 @@ def plan(
     whole = None
     if isinstance(site.basis, Tensor):
         full = replace(site, basis=None)
-        vectors = [read(model, full, s)[t, 0] for s, (_, t) in zip(sources, pairs, strict=True)]
-        whole = read(model, full, prompt)[here, 0], torch.stack(vectors).mean(0)
+        vectors = [read(full, s)[t, 0] for s, (_, t) in zip(sources, pairs, strict=True)]
+        whole = read(full, prompt)[here, 0], torch.stack(vectors).mean(0)
     return Plan(v, here, own, other, most, whole)
 
 
-def read(model: Any, site: Site, prompt: Any) -> Tensor:
-    """All units of a site in a prompt [position, unit, width]."""
-    return run(model, tokens_of(model, prompt)[None], read=[site])[1][0][0]
+class Reader:
+    """What is at a site in a prompt, all units [position, unit, width]; each is read once, and many ``ahead`` in one batch."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.kept: dict[tuple[Any, ...], Tensor] = {}
+
+    def _key(self, site: Site, prompt: Any) -> tuple[Any, ...]:
+        return (
+            site.kind,
+            site.layer,
+            site.units is None,
+            id(site.basis),
+            prompt if isinstance(prompt, str) else id(prompt),
+        )
+
+    def ahead(self, sites: Sequence[Site], prompts: Sequence[Any]) -> None:
+        todo = list({id(p) if not isinstance(p, str) else p: p for p in prompts}.values())
+        for prompt, (_, found) in zip(
+            todo, read_all(self.model, [tokens_of(self.model, p) for p in todo], list(sites)), strict=True
+        ):
+            self.kept |= {self._key(site, prompt): x for site, x in zip(sites, found, strict=True)}
+
+    def __call__(self, site: Site, prompt: Any) -> Tensor:
+        if self._key(site, prompt) not in self.kept:
+            self.ahead([site], [prompt])
+        return self.kept[self._key(site, prompt)]
 
 
 def read_all(model: Any, inputs: list[Tensor], sites: list[Site]) -> list[tuple[Tensor, list[Tensor]]]:

@@ -26,7 +26,7 @@ from mi_workshop.models import Model
 from mi_workshop.show import Shown, listed
 from mi_workshop.worlds import WorldError
 
-from .changes import Change, Plan, Row, patch, plan, run_rows
+from .changes import Change, Plan, Reader, Row, patch, plan, run_rows
 from .controls import random_values
 from .metrics import METRICS, Reference
 from .sites import HOOKS, InterventionError, Site, positions, token_id, tokens_of, words_of
@@ -144,16 +144,19 @@ class Experiment:
         g = torch.Generator().manual_seed(self.seed)
         rows: list[Row] = []
         names: list[tuple[int, str]] = []
-        kind = ""
-        for i, prompt in enumerate(prompts):
-            donor = donors[i] if donors else None
-            plans = [plan(model, s, self.change, prompt, donor, self.align, self.seed + i) for s in sites]
+        kind, reader = "", Reader(model)
+        pairs = list(zip(prompts, donors or [None] * len(prompts), strict=True))
+        others = [other_donors(model, p, d) if controls and self.change.needs_donor else (None, None) for p, d in pairs]
+        every = [*prompts, *donors, *self.change.reference, *(o for two in others for o in two if o is not None)]
+        reader.ahead([*sites, *(replace(s, basis=None) for s in sites if isinstance(s.basis, Tensor))], every)
+        for i, (prompt, donor) in enumerate(pairs):
+            plans = [plan(model, s, self.change, prompt, donor, self.align, self.seed + i, reader) for s in sites]
             tokens = tokens_of(model, prompt)
             variants: dict[str, list[Any]] = {"base": [], "edited": [p.values for p in plans]}
             variants["identity"] = [p.values.moved(0) for p in plans]
             if controls:
                 variants |= {f"dose {d:g}": [p.values.moved(d) for p in plans] for d in DOSES}
-                variants |= self._others(model, sites, prompt, donor, plans)
+                variants |= self._others(reader, sites, prompt, donor, others[i], plans)
                 drawn = [random_values(model, p, self.change, self.n_random, g) for p in plans]
                 kind = " and ".join(dict.fromkeys(k for _, k in drawn))
                 for j in range(self.n_random):
@@ -170,24 +173,27 @@ class Experiment:
         return self._report(model, sites, prompts, donors, answers, found, kind)
 
     def _others(
-        self, model: Any, sites: list[Site], prompt: Any, donor: Any, plans: list[Plan]
+        self, reader: Reader, sites: list[Site], prompt: Any, donor: Any, others: tuple[Any, Any], plans: list[Plan]
     ) -> dict[str, list[Any]]:
         """The same change with other donors, at another position, and of the whole residual stream."""
         out: dict[str, list[Any]] = {}
+        model = reader.model
         if self.change.needs_donor:
-            for name, other in zip(("same answer", "third answer"), other_donors(model, prompt, donor), strict=True):
+            for name, other in zip(("same answer", "third answer"), others, strict=True):
                 if other is not None:
-                    out[name] = [plan(model, s, self.change, prompt, other).values for s in sites]
+                    out[name] = [plan(model, s, self.change, prompt, other, reader=reader).values for s in sites]
             whole = [Site("resid_post", s.layer, s.position) for s in sites if s.layer is not None and s.kind in HOOKS]
             if len(whole) == len(sites) and any(
                 s.kind != "resid_post" or s.units is not None or s.basis is not None for s in sites
             ):
-                out["whole residual"] = [plan(model, s, self.change, prompt, donor, self.align).values for s in whole]
+                out["whole residual"] = [
+                    plan(model, s, self.change, prompt, donor, self.align, reader=reader).values for s in whole
+                ]
         taken, n = set().union(*(p.at for p in plans)), len(positions(model, None, prompt))
         free = [p for p in range(1, n) if p not in taken]
         if free and all(len(p.at) == 1 for p in plans) and all(s.kind != "pattern" for s in sites):
             elsewhere = min(free, key=lambda p: abs(p - min(taken)))  # the nearest
-            out["wrong position"] = [_moved_to(model, prompt, p, elsewhere) for p in plans]
+            out["wrong position"] = [_moved_to(reader, prompt, p, elsewhere) for p in plans]
         return out
 
     def _report(
@@ -247,12 +253,10 @@ def _control(name: str, measured: list[pd.DataFrame]) -> dict[str, Any]:
     return {"lost": lost, "gained": gained, "kept": kept, "says": said}
 
 
-def _moved_to(model: Any, prompt: Any, p: Plan, at: int) -> Any:
+def _moved_to(reader: Reader, prompt: Any, p: Plan, at: int) -> Any:
     """The same values at another position."""
-    from .changes import read
-
     v = p.values
-    now = read(model, v.site, prompt)[at][v.unit]
+    now = reader(v.site, prompt)[at][v.unit]
     return replace(v, position=torch.full_like(v.position, at), now=now)
 
 
