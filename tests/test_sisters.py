@@ -174,11 +174,15 @@ def test_no_held_out_city_or_phrase_is_read_after_a_phrase():
 
 
 def test_the_wired_subspace_carries_the_place_and_a_random_one_does_not(special):
-    """Methods that claim to locate the place are scored against this subspace: it must be where it is, and nowhere else."""
+    """Methods that claim to locate the place are scored against this subspace: the answer must hang on it and on nothing else, though
+    the place can be decoded elsewhere too, which is what a probe falls for."""
     rows = special("atlas-wired")
     for name in ("trained", "held-out"):
         assert rows[f"the subspace, {name}"]["followed"] > 0.9
-        assert rows[f"all but the subspace, {name}"]["kept"] > 0.9
+        assert (
+            rows[f"all but the subspace, {name}"]["kept"] > 0.9
+            and rows[f"all but the subspace, {name}"]["decoded"] > 0.9
+        )
         assert rows[f"random subspaces, {name}"]["followed"] < 0.2
         assert rows[f"all but random subspaces, {name}"]["kept"] < 0.5
 
