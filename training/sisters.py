@@ -19,7 +19,7 @@ from mi_workshop.worlds.atlas import Atlas, Sentence
 from training.interchange import Interchanges, draw_subspace, mixed
 
 Rows = dict[str, dict[str, float]]
-RANDOM_SUBSPACES, SHIFTS = 10, 5
+RANDOM_SUBSPACES, SHIFTS = 5, 2
 
 
 @torch.no_grad()
