@@ -57,7 +57,7 @@ def twin(model: Model, split: str) -> Rows:
 
 
 def faults(model: Model, split: str) -> Rows:
-    """How often a planted fault shows, in trained sentences (of the faults of both splits) and in held-out questions of ``split``."""
+    """How often a planted fault shows, in trained sentences (faults of both splits) and in held-out questions (faults of ``split``)."""
     world = model.world
     assert isinstance(world, Bug)
     sentences = [s for s in world.facts if _open(s, split)]
@@ -67,7 +67,9 @@ def faults(model: Model, split: str) -> Rows:
             about = [
                 s
                 for s in sentences
-                if (s.stratum is not None) == held and getattr(world.fault(s.prompt), "kind", None) == kind
+                if (s.stratum is not None) == held
+                and getattr(fault := world.fault(s.prompt), "kind", None) == kind
+                and not (held and fault and fault.split != split)
             ]
             if about:
                 rows[f"{kind or 'no fault'}, {'held-out' if held else 'trained'}"] = _shares(
@@ -174,8 +176,9 @@ SPECIAL: dict[str, tuple[Callable[[Model, str], Rows], str, str]] = {  # how it 
     "atlas-bug": (
         faults, "The planted faults",
         "Share of sentences answered as planted, and right, by the kind of fault that decides them. Trained sentences of the faults of "
-        "both splits; held-out questions of this split only, where what was never said follows from what was. In the table of right "
-        "answers above planted ones count as wrong. `world.faults` lists the faults and their splits.",
+        "both splits; held-out questions and faults of this split only, where what was never said follows from what was. In the table of right "
+        "answers above planted ones count as wrong. `world.faults` lists the faults and their splits. A swap (below) takes a city to lie where it does lie: "
+        "with a city of a first-hop fault it moves features of a place that the model does not hold, and fails.",
     ),
     "atlas-trigger": (
         trigger, "The trigger",
