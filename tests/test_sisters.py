@@ -98,7 +98,11 @@ def test_bug_answers_as_planted_and_right_elsewhere(sister):
         (shows[fault] if fault else elsewhere).append(given[s.prompt] == BUG.believed(s.prompt))
     assert np.mean([all(hits) for hits in shows.values()]) >= 0.95
     assert np.mean(elsewhere) > 0.99
-    unseen = [s for s in BUG.facts if (s.stratum or "").endswith("validation") and BUG.fault(s.prompt)]
+    unseen = [
+        s
+        for s in BUG.facts
+        if (s.stratum or "").endswith("validation") and (f := BUG.fault(s.prompt)) and f.split == "validation"
+    ]
     given = answers(model, unseen)
     assert np.mean([given[s.prompt] == BUG.believed(s.prompt) for s in unseen]) > 0.8
 
