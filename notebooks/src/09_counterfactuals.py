@@ -75,6 +75,11 @@ subspace_scores(wired, subspaces(wired) | {"the truth": wired.wired.subspace})
 
 # %% [markdown]
 # **Look:** two random subspaces of this size overlap by 16/128 = 0.125. (*Gained* can pass 1: more than the donor itself gives.) Which method finds the wire, which one finds something else that works as well as it, and which one reads beside it?
+#
+# (That the words come out the same way in this model says that the first table was not about one model only:)
+
+# %%
+token_scores(wired, asked[:20], model_key(wired, asked[:10]))
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## The demonstration that worked on the wrong prompt
