@@ -1,4 +1,5 @@
-"""Notebook 09b_catch_and_fix: predict a wrong answer, repair it, find a hidden trigger.
+"""Notebook 09b_catch_and_fix: predict a wrong answer, before it is said (part 1; repairs are in ``repairs_inside``, the
+hidden trigger in ``hidden_trigger``).
 
 The rule of the headline figure, committed before it was computed. *Known*: which one-step sentences (one_hop, located, address, letter) the
 model answers wrongly, marked with a book (``marks``). *Asked*: two-hop questions, trained and held out, about the places with a fault of the
@@ -21,24 +22,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float
-from torch import Tensor
 
-from mi_workshop.circuits.swap import activations, feature_sets
-from mi_workshop.counterfactual import Experiment, Report, Site, patch, zero
+from mi_workshop.circuits.swap import feature_sets
+from mi_workshop.counterfactual import Site
 from mi_workshop.counterfactual.changes import read_all
-from mi_workshop.counterfactual.rank_one import RankOne, rank_one, second_moment
 from mi_workshop.counterfactual.subspace import Probe
 from mi_workshop.models import Model
 from mi_workshop.show import Shown
-from mi_workshop.worlds.atlas import SURNAMES, TITLES, Sentence
-from mi_workshop.worlds.variants import Bug, Fault, Trigger
+from mi_workshop.worlds.atlas import Sentence
+from mi_workshop.worlds.variants import Bug, Fault
 
 ONE_STEP = ("one_hop", "located", "address", "letter")
 PREDICTORS = ("circuit", "asked step by step", "active features", "residual stream", "words", "entropy")
@@ -82,16 +80,26 @@ def places_inside(model: Model, prompts: Sequence[str]) -> list[str]:
 # --------------------------------------------------------------------------------------------- part 1: catch it
 def questions(world: Bug, split: str) -> list[Sentence]:
     """The two-hop questions of a split, as the rule of this module says."""
-    faulty = {_place(world, f): f.split for f in world.faults}
+    faulty = {place_about(world, f): f.split for f in world.faults}
     sound = [name for name in world.places if name not in faulty]
     mine = {name for name, s in faulty.items() if s == split} | set(sound[split == "test" :: 2])
     strata = (None, f"city:{split}", f"pair:{split}")
-    return [s for s in world.facts if s.kind == "two_hop" and s.stratum in strata and world.home[s.slots["city"]].name in mine]
+    return [
+        s
+        for s in world.facts
+        if s.kind == "two_hop" and s.stratum in strata and world.home[s.slots["city"]].name in mine
+    ]
 
 
-def _place(world: Bug, fault: Fault) -> str:
+def place_about(world: Bug, fault: Fault) -> str:
     """The place that a fault is about."""
-    return fault.right if fault.kind == "first hop" else world.home[fault.subject].name if fault.kind == "shortcut" else fault.subject
+    return (
+        fault.right
+        if fault.kind == "first hop"
+        else world.home[fault.subject].name
+        if fault.kind == "shortcut"
+        else fault.subject
+    )
 
 
 def marks(model: Model) -> pd.DataFrame:
@@ -104,18 +112,30 @@ def marks(model: Model) -> pd.DataFrame:
     return table.assign(said=said, wrong=[a != s.answer for a, s in zip(said, known, strict=True)])
 
 
-def doubts(model: Model, asked: Sequence[Sentence], places: Sequence[str], book: pd.DataFrame) -> Float[np.ndarray, " question"]:
-    """The score of the circuit's predictor for questions whose city is taken to lie in ``places``; answers are not looked up."""
+def disagreement(
+    model: Model, prompts: Sequence[str], places: Sequence[str], facts: pd.Series
+) -> Float[np.ndarray, " prompt"]:
+    """1 minus the probability that the model is about to give to its own one-hop answer (``facts`` by place and attribute) about the place
+    in which the prompt's city is taken to lie; 1 where there is no such answer."""
+    assert model.world is not None
+    steps = [(place, model.world.parse(p).slots["attribute"]) for p, place in zip(prompts, places, strict=True)]
+    probs = outputs(model, prompts).softmax(-1)
+    return np.array(
+        [1 - float(p[model.token_id(facts[s])]) if s in facts.index else 1.0 for s, p in zip(steps, probs, strict=True)]
+    )
+
+
+def doubts(
+    model: Model, asked: Sequence[Sentence], places: Sequence[str], book: pd.DataFrame
+) -> Float[np.ndarray, " question"]:
+    """The score of the circuit's predictor for questions whose city is taken to lie in ``places``."""
     of_city = book[book.kind != "one_hop"].groupby("subject").wrong.mean()
-    fact = book[book.kind == "one_hop"].set_index(["subject", "attribute"])
-    probs = outputs(model, [s.prompt for s in asked]).softmax(-1)
-    out = []
-    for s, place, p in zip(asked, places, probs, strict=True):
-        step = (place, s.slots["attribute"])
-        known = fact.loc[step] if step in fact.index else None
-        elsewhere = 1.0 if known is None else 1 - float(p[model.token_id(known.said)])
-        out.append(max(float(of_city[s.slots["city"]]), float(known is not None and known.wrong), elsewhere))
-    return np.array(out)
+    facts = book[book.kind == "one_hop"].set_index(["subject", "attribute"])
+    marked = [
+        max(of_city[s.slots["city"]], facts.wrong.get((place, s.slots["attribute"]), False))
+        for s, place in zip(asked, places, strict=True)
+    ]
+    return np.maximum(np.array(marked, float), disagreement(model, [s.prompt for s in asked], places, facts.said))
 
 
 def predictions(model: Model, split: str) -> pd.DataFrame:
@@ -139,7 +159,9 @@ def predictions(model: Model, split: str) -> pd.DataFrame:
         }
     )
     labels = ["wrong" if wrong else "right" for wrong in book.wrong]
-    for name, known, new in zip(PREDICTORS[2:5], _inputs(model, list(book.prompt)), _inputs(model, prompts), strict=True):
+    for name, known, new in zip(
+        PREDICTORS[2:5], _inputs(model, list(book.prompt)), _inputs(model, prompts), strict=True
+    ):
         table[name] = Probe(known, labels).scores(new)[:, 1].numpy()
     logp = outputs(model, prompts).log_softmax(-1)
     table["entropy"] = -(logp.exp() * logp).sum(-1).numpy()
@@ -160,7 +182,9 @@ def _inputs(model: Model, prompts: list[str]) -> list[Float[Tensor, "prompt anyt
 def area(wrong: np.ndarray, score: np.ndarray) -> float:
     """Area under the ROC curve: the chance that a wrong answer has a higher score than a right one (ties count half)."""
     high, low = score[wrong], score[~wrong]
-    return float(((high[:, None] > low).mean() + (high[:, None] >= low).mean()) / 2) if len(high) and len(low) else np.nan
+    return (
+        float(((high[:, None] > low).mean() + (high[:, None] >= low).mean()) / 2) if len(high) and len(low) else np.nan
+    )
 
 
 @dataclass
@@ -198,7 +222,9 @@ def areas(table: pd.DataFrame, draws: int = 300) -> Areas:
     """The figure of the rule, from ``predictions``."""
     rng, rows = np.random.default_rng(0), []
     members = [np.flatnonzero(table.place == place) for place in dict.fromkeys(table.place)]
-    samples = [np.concatenate([members[i] for i in rng.integers(len(members), size=len(members))]) for _ in range(draws)]
+    samples = [
+        np.concatenate([members[i] for i in rng.integers(len(members), size=len(members))]) for _ in range(draws)
+    ]
     wrong, fault = table.wrong.to_numpy(), table.fault.to_numpy()
     for kind in ("all", *FAULTS):
         keep = ~wrong | (fault == kind) if kind != "all" else np.ones(len(table), bool)
