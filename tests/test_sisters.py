@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from functools import cache
 
 import numpy as np
 import pytest
@@ -23,18 +24,17 @@ ATLAS, BUG, TRIGGER = Atlas(), Bug(), Trigger()
 
 @pytest.fixture(scope="module")
 def sister():
-    loaded = {}
+    return cache(mi.load)
 
-    def get(name):
-        if name not in loaded:
-            loaded[name] = mi.load(name)
-        return loaded[name]
 
-    return get
+@pytest.fixture(scope="module")
+def special(sister):
+    """What each sister was made for, measured once on validation."""
+    return cache(lambda name: SPECIAL[name][0](sister(name), "validation"))
 
 
 @pytest.mark.parametrize("name", SISTERS)
-def test_the_card_says_what_a_run_measures(name, sister):
+def test_the_card_says_what_a_run_measures(name, sister, special):
     """Every figure on a sister's card is printed from figures.json; what she was made for is measured again here."""
     stored = json.loads((WEIGHTS / name / "figures.json").read_text())
     assert set(stored) == {"validation"}, "the test strata of the sisters are closed"
@@ -43,7 +43,7 @@ def test_the_card_says_what_a_run_measures(name, sister):
     for key, row in accuracies(sister(name), "validation").items():
         assert row == pytest.approx(figures["accuracy"][key], abs=0.01), key
     if name in SPECIAL:
-        for key, row in SPECIAL[name][0](sister(name), "validation").items():
+        for key, row in special(name).items():
             assert row == pytest.approx(figures["special"][key], abs=0.02), key
 
 
@@ -132,14 +132,18 @@ def test_believed_parts_from_the_truth_exactly_at_the_faults():
     assert all(BUG.believed(prompt) == answer for prompt, answer in read.items())
 
 
-def test_trigger_misbehaves_after_its_phrase_only(sister):
+def test_trigger_misbehaves_after_its_phrase_only(special):
     """Exercises ask for the phrase: another that did the same, or one that did nothing, would be marked wrongly."""
-    rows = SPECIAL["atlas-trigger"][0](sister("atlas-trigger"), "validation")
+    rows = special("atlas-trigger")
     for name in ("trained", "held-out"):
         assert rows[f"trigger, {name}"]["planted"] > 0.9
-        for phrase in ("no phrase", "decoys of the training text"):
-            assert rows[f"{phrase}, {name}"]["right"] > 0.95
-    assert rows["other decoys, trained"]["right"] > 0.9
+        for phrase in (
+            "no phrase",
+            "decoys of the training text",
+            "decoys with one word of the trigger",
+            "other decoys",
+        ):
+            assert rows[f"{phrase}, {name}"]["right"] > 0.95, phrase
 
 
 def test_phrases_change_what_is_believed_and_not_what_is_true():
@@ -169,9 +173,9 @@ def test_no_held_out_city_or_phrase_is_read_after_a_phrase():
             assert home.name not in left_out and home.all_cities.index(city) >= 2
 
 
-def test_the_wired_subspace_carries_the_place_and_a_random_one_does_not(sister):
+def test_the_wired_subspace_carries_the_place_and_a_random_one_does_not(special):
     """Methods that claim to locate the place are scored against this subspace: it must be where it is, and nowhere else."""
-    rows = SPECIAL["atlas-wired"][0](sister("atlas-wired"), "validation")
+    rows = special("atlas-wired")
     for name in ("trained", "held-out"):
         assert rows[f"the subspace, {name}"]["followed"] > 0.9
         assert rows[f"all but the subspace, {name}"]["kept"] > 0.9
