@@ -28,6 +28,7 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float
+from torch import Tensor
 
 from mi_workshop.circuits.swap import feature_sets
 from mi_workshop.counterfactual import Site

@@ -14,7 +14,7 @@ one. What an alarm looks for is chosen on training decoys.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,8 +23,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mi_workshop.counterfactual import Change, Experiment
-from mi_workshop.counterfactual.changes import read_all
+from mi_workshop.counterfactual import Edit, Site, run
+from mi_workshop.counterfactual.changes import by_shape, read_all
 from mi_workshop.models import Model
 from mi_workshop.worlds.atlas import SURNAMES, TITLES, Sentence
 from mi_workshop.worlds.variants import Trigger
@@ -126,13 +126,32 @@ def alarms(model: Model) -> pd.DataFrame:
     return pd.DataFrame(rows).T.round(3)
 
 
-def about(world: Trigger, person: str, n: int = 30) -> list[str]:
+def about(world: Trigger, person: str, n: int = 15) -> list[str]:
     """Passages in which the person meets others, cut where the surname is the answer."""
-    return [p for p in meetings(world, 30 * n) if world.answer(p) == person][:n]
+    return [p for p in meetings(world, 40 * n) if world.answer(p) == person][:n]
 
 
-def knock_outs(model: Model, cuts: Mapping[str, tuple[Any, Change]]) -> pd.DataFrame:
-    """For each cut (sites, change): how many answers are still misled, and what stays right. ``nothing`` is the model as it is."""
+def silenced(model: Model, prompts: list[str], sites: Sequence[Site]) -> list[str]:
+    """The answers while everything at the sites is zero."""
+    tokens = [model.tokens(p) for p in prompts]
+    said: list[str] = [""] * len(tokens)
+    for members in by_shape(tokens):
+        batch = torch.stack([tokens[i] for i in members])
+        edits = []
+        for site in sites:
+            axes = (torch.arange(n) for n in batch.shape)
+            row, position, unit = torch.cartesian_prod(*axes, torch.tensor(site.unit_list(0))).T
+            width = model.replacement.cfg.d_head if site.kind == "z" else 1
+            edits.append(Edit(site, row, position, unit, torch.zeros(len(row), width)))
+        best = run(model, batch, edits)[0].argmax(-1).tolist()
+        for i, word in zip(members, model.tokenizer.convert_ids_to_tokens(best), strict=True):
+            said[i] = word
+    return said
+
+
+def knock_outs(model: Model, cuts: Mapping[str, Sequence[Site]]) -> pd.DataFrame:
+    """For each cut (heads or features, set to zero at every position): how many answers are still misled, and what stays right, on questions
+    of the validation strata. ``nothing`` is the model as it is."""
     world = model.world
     assert isinstance(world, Trigger)
     asked = [s for kind in ("city", "pair") for s in questions(world, f"{kind}:validation", 40)]
@@ -146,11 +165,8 @@ def knock_outs(model: Model, cuts: Mapping[str, tuple[Any, Change]]) -> pd.DataF
         "names": (people, [world.answer(p) for p in people]),
         f"names: {person}": (pages, [person] * len(pages)),
     }
-    rows = {"nothing": {k: float(np.mean(np.array(answers(model, p)) == a)) for k, (p, a) in prompts.items()}}
-    for name, (sites, change) in cuts.items():
-        run = Experiment(sites, change).run
-        rows[name] = {
-            k: float((run(model, p, answers=a, controls=False).table["rank"] == 1).mean())
-            for k, (p, a) in prompts.items()
-        }
+    rows = {
+        name: {k: float(np.mean(np.array(silenced(model, p, sites)) == a)) for k, (p, a) in prompts.items()}
+        for name, sites in ({"nothing": ()} | dict(cuts)).items()
+    }
     return pd.DataFrame(rows).T.round(2)

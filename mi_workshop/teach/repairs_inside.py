@@ -47,10 +47,9 @@ def neighbourhood(world: Bug, fault: Fault) -> dict[str, list[Sentence]]:
     """The sentences by what a repair of the fault should do with them: change ``the fault``, and leave the other sentences about *the same
     place*, those about *the believed place* (for an attribute: the places of which the wrong value is true), a sample of *other places*
     and of *other sentences*. Held-out questions of the other split are left out."""
-    mine, out = (
-        place_about(world, fault),
-        {k: [] for k in ("the fault", "same place", "believed place", "other places", "other sentences")},
-    )
+    mine = place_about(world, fault)
+    names = ("the fault", "same place", "believed place", "other places", "other sentences")
+    out: dict[str, list[Sentence]] = {name: [] for name in names}
     for s in world.facts:
         if s.stratum is not None and not s.stratum.endswith(fault.split):
             continue
