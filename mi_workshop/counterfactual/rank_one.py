@@ -84,7 +84,7 @@ def rank_one(
         ):
             logp = module(tokens)[:, -1].log_softmax(-1)[:, want]
             (delta.grad,) = torch.autograd.grad(-logp.mean() + 1e-3 * delta.square().sum(), [delta])
-        prob = float(logp.exp().mean())
+        prob = float(logp.detach().exp().mean())
         if prob > 0.95:
             break
         optimizer.step()

@@ -128,7 +128,7 @@ def alarms(model: Model) -> pd.DataFrame:
 
 def about(world: Trigger, person: str, n: int = 15) -> list[str]:
     """Passages in which the person meets others, cut where the surname is the answer."""
-    return [p for p in meetings(world, 40 * n) if world.answer(p) == person][:n]
+    return [p for p in meetings(world, 40 * n) if person in p and world.answer(p) == person][:n]
 
 
 def silenced(model: Model, prompts: list[str], sites: Sequence[Site]) -> list[str]:
