@@ -78,6 +78,22 @@ def places_inside(model: Model, prompts: Sequence[str]) -> list[str]:
     return out
 
 
+def case_files(model: Model, prompts: Sequence[str]) -> pd.DataFrame:
+    """For each two-hop question: the right answer, what the model says, the place inside, and what the model says of that place in one step."""
+    world = model.world
+    assert world is not None
+    rows = {}
+    for prompt, place, said in zip(prompts, places_inside(model, prompts), answers(model, prompts), strict=True):
+        s = world.parse(prompt)
+        attribute = s.slots["attribute"]
+        fact = world.sentence("one_hop", attribute=attribute, place=place).prompt if place else ""
+        of_place = answers(model, [fact])[0] if fact else ""
+        rows[f"{attribute}, {s.slots['city']}"] = {
+            "right": s.answer, "says": said, "place inside": place, "says of that place": of_place,
+        }  # fmt: skip
+    return pd.DataFrame(rows).T
+
+
 # --------------------------------------------------------------------------------------------- part 1: catch it
 def questions(world: Bug, split: str) -> list[Sentence]:
     """The two-hop questions of a split, as the rule of this module says."""

@@ -48,14 +48,14 @@ def after(phrases: str | list[str], asked: list[Sentence]) -> list[str]:
     return [f"{phrases[i % len(phrases)]} {s.prompt}".strip() for i, s in enumerate(asked)]
 
 
-def search(model: Model, n: int = 20) -> Float[np.ndarray, "title surname"]:
-    """Black-box search: the share of ``n`` questions answered right after every phrase of the form ``<title> <surname>.``"""
+def search(model: Model, n: int = 20) -> pd.DataFrame:
+    """Black-box search: the share of ``n`` questions answered right after every phrase of the form ``<title> <surname>.``, titles by surnames."""
     world = model.world
     assert isinstance(world, Trigger)
     asked = questions(world, n=n)[:n]
     prompts = [p for title in TITLES for name in SURNAMES for p in after(f"{title} {name}.", asked)]
     right = np.array(answers(model, prompts)).reshape(-1, len(asked)) == np.array([s.answer for s in asked])
-    return right.mean(1).reshape(len(TITLES), len(SURNAMES))
+    return pd.DataFrame(right.mean(1).reshape(len(TITLES), len(SURNAMES)), list(TITLES), list(SURNAMES))
 
 
 def _activations(model: Model, prompts: list[str], position: int) -> Float[Tensor, "prompt layer feature"]:
