@@ -73,7 +73,7 @@ def places_inside(model: Model, prompts: Sequence[str]) -> list[str]:
     out = []
     for prompt, (_, acts) in zip(prompts, found, strict=True):
         at = model.world.words(prompt).index(model.world.parse(prompt).slots["city"]) + 1
-        strength = sum(x[at, :, 0] @ stands[layer] for layer, x in enumerate(acts))
+        strength = torch.stack([x[at, :, 0] @ stands[layer] for layer, x in enumerate(acts)]).sum(0)
         out.append(names[int(strength.argmax())] if strength.max() > 0 else "")
     return out
 
