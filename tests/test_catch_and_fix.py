@@ -100,7 +100,7 @@ def test_an_edit_is_counted_beyond_its_own_sentence_and_taken_back_to_the_bit():
     groups = neighbourhood(bug.world, city)
     assert {bug.world.fault(s.prompt) for s in groups["the fault"]} == {city}
     with pytest.raises(ZeroDivisionError), repair(bug, city, 0, "{city}", "located").on(bug):
-        1 / 0
+        raise ZeroDivisionError
     assert all(bool((a == b).all()) for a, b in zip(weights, bug.replacement.parameters(), strict=True))
 
 

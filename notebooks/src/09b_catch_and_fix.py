@@ -14,7 +14,6 @@ import mi_workshop as mi
 # %% [markdown] tags=["instructor"]
 # Three parts that stand alone: catch, fix, and safety. With twenty minutes take the third. The tie in part 1 (*asked step by step*) is meant to disappoint: let the room find out by
 # itself what the look inside would be good for, before part 3 answers.
-
 # %% [markdown] slideshow={"slide_type": "slide"}
 # # 1. Catch a wrong answer before it is said
 #
@@ -22,7 +21,6 @@ import mi_workshop as mi
 # some single questions a wrong answer was drilled (*shortcut*). Three of its wrong answers, with what is inside at the token of the city:
 #
 # **Predict:** in which of the three is the place inside the wrong one?
-
 # %% slideshow={"slide_type": "slide"}
 from mi_workshop.teach.catch_and_fix import areas, case_files, marks, places_inside, predictions
 
