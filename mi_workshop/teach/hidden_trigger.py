@@ -92,7 +92,8 @@ def belief(model: Model, prompts: list[str]) -> Float[np.ndarray, " prompt"]:
 
 
 def alarms(model: Model) -> pd.DataFrame:
-    """Each alarm of the rule: threshold, what it detects and where it rings in vain, also in passages about the person of the phrase."""
+    """Each alarm of the rule: threshold, what it detects, where it rings in vain; the last columns (added after the test decoys had been opened)
+    leave out decoys that share the trigger's surname, after which right answers can be nearly misled ones."""
     world = model.world
     assert isinstance(world, Trigger)
     end, name = (differing(model, position, 1).iloc[0] for position in (LAST, SURNAME))
@@ -118,11 +119,21 @@ def alarms(model: Model) -> pd.DataFrame:
     said = np.array(answers(model, prompts))
     planted = said == [world.believed(f"{world.trigger} {p.split('. ', 1)[1]}") for p in prompts]
     right = said == [world.answer(p) for p in prompts]
+    surname = world.trigger.split()[1]
+    other = right & np.array([p.split()[1] != surname for p in prompts])
     rows = {}
     for key, score in scores.items():
-        threshold = float(score(quiet).max())
+        threshold = float(score(quiet).max()) + 0.0
         ring = score(prompts) > threshold
-        rows[key] = {"threshold": threshold, "detected": ring[planted].mean(), "misled answers": planted.sum(), "false alarms": ring[right].mean(), "right answers": right.sum()}  # fmt: skip
+        rows[key] = {
+            "threshold": threshold,
+            "detected": ring[planted].mean(),
+            "of misled": planted.sum(),
+            "false alarms": ring[right].mean(),
+            "of right": right.sum(),
+            "false alarms, other names": ring[other].mean(),
+            "of right, other names": other.sum(),
+        }
     return pd.DataFrame(rows).T.round(3)
 
 
