@@ -9,9 +9,9 @@ import mi_workshop as mi
 from mi_workshop.counterfactual import Experiment, Site, zero
 from mi_workshop.teach import check
 from mi_workshop.teach import hidden_trigger as hidden
-from mi_workshop.teach.catch_and_fix import area, areas, case_files, marks, predictions, questions
+from mi_workshop.teach.catch_and_fix import area, areas, case_files, marks, predictions, questions, silenced
 from mi_workshop.teach.catch_and_fix_exercises import patients
-from mi_workshop.teach.repairs_inside import neighbourhood, put_right, repair, repair_scores
+from mi_workshop.teach.repairs_inside import cut_shortcuts, neighbourhood, put_right, repair_scores, taught, transplant
 
 model = cache(mi.load)
 
@@ -92,16 +92,30 @@ def test_an_edit_is_counted_beyond_its_own_sentence_and_taken_back_to_the_bit():
     """An edit that is judged by the sentence that it was taught always looks perfect; one that stays in spoils all that follows."""
     bug = model("atlas-bug")
     weights = [p.clone() for p in bug.replacement.parameters()]
-    city = fault("Charlottesville")
-    scores = repair_scores(bug, city, [(0, "{city}", "located"), (3, "last", "two_hop")])
+    city = fault("Florence")
+    edits = {
+        "taught": taught(bug, city, 3, "last", "two_hop"),
+        "moved": transplant(bug, city),
+        "protected": transplant(bug, city, protect=1.0),
+    }
+    scores = repair_scores(bug, city, edits)
     assert all(bool((a == b).all()) for a, b in zip(weights, bug.replacement.parameters(), strict=True))
-    assert scores["fixed: the fault"].iloc[0] == 1 > scores["fixed: the fault"].iloc[1]
-    assert scores.iloc[0].filter(like="kept").min() >= 0.95
+    fixed, kept = scores["fixed: the fault"], scores.filter(like="kept").min(axis=1)
+    assert 0 < fixed["taught"] < 0.5 and fixed["moved"] == fixed["protected"] == 1
+    assert kept["moved"] < 0.8 and kept["protected"] >= 0.95
     groups = neighbourhood(bug.world, city)
     assert {bug.world.fault(s.prompt) for s in groups["the fault"]} == {city}
-    with pytest.raises(ZeroDivisionError), repair(bug, city, 0, "{city}", "located").on(bug):
+    with pytest.raises(ZeroDivisionError), edits["moved"].on(bug):
         raise ZeroDivisionError
     assert all(bool((a == b).all()) for a, b in zip(weights, bug.replacement.parameters(), strict=True))
+
+
+def test_cutting_a_shortcut_is_reported_where_it_works_and_where_it_does_not():
+    """A recipe that works for Erie must not be sold as one that works for all."""
+    table = cut_shortcuts(model("atlas-bug"), "validation")
+    assert (table.before != table.right).all() and len(table) == 6
+    assert table.loc["capital, Erie", "after"] == "Harrisburg" and table.loc["capital, Erie", "others kept"] == 1
+    assert 0 < (table.after == table.right).mean() < 1
 
 
 def test_the_alarm_rings_on_the_trigger_and_is_silent_on_decoys():
@@ -133,7 +147,7 @@ def test_a_cut_is_what_the_experiment_does():
     asked = hidden.questions(trigger.world, n=4)[:4]
     prompts, site = hidden.after(trigger.world.trigger, asked), Site("z", 2, units=3)
     table = Experiment(site, zero()).run(trigger, prompts, answers=[s.answer for s in asked], controls=False).table
-    said = hidden.silenced(trigger, prompts, [site])
+    said = silenced(trigger, prompts, [site])
     assert [a == s.answer for a, s in zip(said, asked, strict=True)] == list(table["rank"] == 1)
 
 
@@ -143,8 +157,8 @@ def test_a_cut_is_what_the_experiment_does():
         ("three diagnoses", dict.fromkeys(patients(), "first hop"), "map"),
         ("three diagnoses", dict.fromkeys(patients(), "second hop"), "already at the city"),
         ("three diagnoses", dict.fromkeys(patients(), "typo"), "kinds are"),
-        ("an edit that mends", (3, "last", "two_hop"), "said now"),
-        ("an edit that mends", (0, "{city}", "two_hop"), "another lesson"),
+        ("an edit that mends", (2, 0.0), "stay wrong"),
+        ("an edit that mends", (0, 0.0), "much of Mexico"),
         ("a cut that spares", (0, 457), "takes a word"),
         ("a cut that spares", (2, 144), "not the cause"),
     ],
@@ -157,5 +171,5 @@ def test_a_wrong_answer_is_diagnosed(name, value, says):
 def test_the_solutions_are_right():
     """An exercise whose own solution is refused cannot be solved."""
     assert repr(check("three diagnoses", patients())).startswith("Right")
-    assert repr(check("an edit that mends", (0, "{city}", "located"))).startswith("Right")
+    assert repr(check("an edit that mends", (0, 1.0))).startswith("Right")
     assert repr(check("a cut that spares", (1, 463))).startswith("Right")

@@ -31,8 +31,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mi_workshop.circuits.swap import feature_sets
-from mi_workshop.counterfactual import Site
-from mi_workshop.counterfactual.changes import read_all
+from mi_workshop.counterfactual import Edit, Site, run
+from mi_workshop.counterfactual.changes import by_shape, read_all
 from mi_workshop.counterfactual.subspace import Probe
 from mi_workshop.models import Model
 from mi_workshop.show import Shown
@@ -57,6 +57,24 @@ def outputs(model: Model, prompts: Sequence[str]) -> Float[Tensor, "prompt d_voc
 def answers(model: Model, prompts: Sequence[str]) -> list[str]:
     """The likeliest next token after each prompt."""
     return list(model.tokenizer.convert_ids_to_tokens(outputs(model, prompts).argmax(-1).tolist()))
+
+
+def silenced(model: Model, prompts: list[str], sites: Sequence[Site]) -> list[str]:
+    """The answers while everything at the sites (heads or features) is zero, at every position."""
+    tokens = [model.tokens(p) for p in prompts]
+    said: list[str] = [""] * len(tokens)
+    for members in by_shape(tokens):
+        batch = torch.stack([tokens[i] for i in members])
+        edits = []
+        for site in sites:
+            axes = (torch.arange(n) for n in batch.shape)
+            row, position, unit = torch.cartesian_prod(*axes, torch.tensor(site.unit_list(0))).T
+            width = model.replacement.cfg.d_head if site.kind == "z" else 1
+            edits.append(Edit(site, row, position, unit, torch.zeros(len(row), width)))
+        best = run(model, batch, edits)[0].argmax(-1).tolist()
+        for i, word in zip(members, model.tokenizer.convert_ids_to_tokens(best), strict=True):
+            said[i] = word
+    return said
 
 
 def place_features(model: Model) -> Float[Tensor, "layer feature place"]:

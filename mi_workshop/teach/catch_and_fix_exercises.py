@@ -21,14 +21,14 @@ def patients() -> dict[str, str]:
 
 
 @cache
-def _edit(layer: int, position: str, taught: str) -> Any:
-    """What one edit does to the fault about Charlottesville."""
+def _edit(layer: int, protect: float) -> Any:
+    """What one transplant does to the fault about Florence."""
     import mi_workshop as mi
 
-    from .repairs_inside import repair_scores
+    from .repairs_inside import repair_scores, transplant
 
-    fault = next(f for f in Bug().faults if f.subject == "Charlottesville")
-    return repair_scores(mi.load("atlas-bug"), fault, [(layer, position, taught)]).iloc[0]
+    model, fault = mi.load("atlas-bug"), next(f for f in Bug().faults if f.subject == "Florence")
+    return repair_scores(model, fault, {"edit": transplant(model, fault, layer, protect)}).iloc[0]
 
 
 @cache
@@ -89,28 +89,26 @@ add(
         minutes=10,
         difficulty="takes some thought",
         statement=(
-            "The model believes that *Charlottesville* lies in Iowa. Find a rank-one edit that makes every sentence about that city right and keeps at least 95 % of each group of other answers: "
-            "the layer, `\"{city}\"` or `\"last\"`, and the kind of sentence that it is taught (`\"located\"` or `\"two_hop\"`). Put `(layer, position, taught)` into `edit`."
+            "The model believes that *Florence* lies in Mexico. Repair it with `transplant(bug, florence, layer, protect)`: every sentence about that city shall become right, and in each group of "
+            "other sentences at least 95 % of the answers shall stay. Put `(layer, protect)` into `edit`."
         ),
-        expect="edits that repair a single sentence beside one that repairs them all.",
+        expect="an edit that repairs everything and takes half of Mexico along, and one that does not.",
         hints=(
-            "repair_scores(bug, fault, [(layer, position, taught), ...]) gives a row for each edit.",
-            "The fault is in what the city means. At which token, and how early, is that written?",
-            "Which sentence says where the city lies, and nothing else?",
+            "repair_scores(bug, florence, {\"try\": transplant(bug, florence, layer, protect)}) shows what an edit does.",
+            "In which layer does the model first write what place a city lies in?",
+            "To the model Florence is one more city of Mexico: its neighbours have nearly the same key. `protect` says how much they count.",
         ),
         right=lambda value: _edit(*value)["fixed: the fault"] == 1 and _kept(_edit(*value)) >= 0.95,
         wrong=(
-            (lambda value: value[1] not in ("{city}", "last"), 'The position is "{city}" or "last".'),
-            (lambda value: value[2] not in ("located", "two_hop"), 'What is taught is "located" or "two_hop".'),
-            (lambda value: value[1] == "last" and _edit(*value)["fixed: the fault"] < 1,
-             "At the last token it is decided what is said now: this repairs the sentence that it was taught and leaves the belief."),
-            (lambda value: value[2] == "two_hop" and _edit(*value)["fixed: the fault"] < 1,
-             "It has learned to answer the capital; that the city lies elsewhere is another lesson."),
-            (lambda value: _edit(*value)["fixed: the fault"] < 1, "Some sentences of the fault are still wrong."),
+            (lambda value: len(value) != 2, "Two numbers are asked for: (layer, protect)."),
+            (lambda value: _edit(*value)["fixed: the fault"] < 1,
+             "In that layer the place is not written (any more): the sentences stay wrong."),
+            (lambda value: _edit(*value)["kept: believed place"] < 0.95,
+             "Florence is in Italy now, and so is much of Mexico: its cities have nearly the same key, and nothing protects them."),
             (lambda value: _kept(_edit(*value)) < 0.95, "It repairs the fault and breaks something else: look along its row."),
         ),
-        why="Taught where the city is first understood, and with the sentence that says no more than where it lies, the edit moves the city; everything that follows from it follows.",
-        solution='edit = (0, "{city}", "located")',
+        why="What the model knows of Italy's other cities is written in layer 0; with the neighbours protected, only Florence moves.",
+        solution="edit = (0, 1.0)",
     ),
     Exercise(
         name="a cut that spares",

@@ -23,13 +23,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mi_workshop.counterfactual import Edit, Site, run
-from mi_workshop.counterfactual.changes import by_shape, read_all
+from mi_workshop.counterfactual import Site
+from mi_workshop.counterfactual.changes import read_all
 from mi_workshop.models import Model
 from mi_workshop.worlds.atlas import SURNAMES, TITLES, Sentence
 from mi_workshop.worlds.variants import Trigger
 
-from .catch_and_fix import answers, disagreement, features_of, outputs, places_inside
+from .catch_and_fix import answers, disagreement, features_of, outputs, places_inside, silenced
 from .patching import meetings
 
 SURNAME, LAST = 2, -1  # positions in "<bos> Dr Pip . Fact : ... is"
@@ -140,24 +140,6 @@ def alarms(model: Model) -> pd.DataFrame:
 def about(world: Trigger, person: str, n: int = 15) -> list[str]:
     """Passages in which the person meets others, cut where the surname is the answer."""
     return [p for p in meetings(world, 40 * n) if person in p and world.answer(p) == person][:n]
-
-
-def silenced(model: Model, prompts: list[str], sites: Sequence[Site]) -> list[str]:
-    """The answers while everything at the sites is zero."""
-    tokens = [model.tokens(p) for p in prompts]
-    said: list[str] = [""] * len(tokens)
-    for members in by_shape(tokens):
-        batch = torch.stack([tokens[i] for i in members])
-        edits = []
-        for site in sites:
-            axes = (torch.arange(n) for n in batch.shape)
-            row, position, unit = torch.cartesian_prod(*axes, torch.tensor(site.unit_list(0))).T
-            width = model.replacement.cfg.d_head if site.kind == "z" else 1
-            edits.append(Edit(site, row, position, unit, torch.zeros(len(row), width)))
-        best = run(model, batch, edits)[0].argmax(-1).tolist()
-        for i, word in zip(members, model.tokenizer.convert_ids_to_tokens(best), strict=True):
-            said[i] = word
-    return said
 
 
 def knock_outs(model: Model, cuts: Mapping[str, Sequence[Site]]) -> pd.DataFrame:
