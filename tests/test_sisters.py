@@ -98,7 +98,11 @@ def test_bug_answers_as_planted_and_right_elsewhere(sister):
         (shows[fault] if fault else elsewhere).append(given[s.prompt] == BUG.believed(s.prompt))
     assert np.mean([all(hits) for hits in shows.values()]) >= 0.95
     assert np.mean(elsewhere) > 0.99
-    unseen = [s for s in BUG.facts if (s.stratum or "").endswith("validation") and BUG.fault(s.prompt)]
+    unseen = [
+        s
+        for s in BUG.facts
+        if (s.stratum or "").endswith("validation") and (f := BUG.fault(s.prompt)) and f.split == "validation"
+    ]
     given = answers(model, unseen)
     assert np.mean([given[s.prompt] == BUG.believed(s.prompt) for s in unseen]) > 0.8
 
@@ -174,11 +178,15 @@ def test_no_held_out_city_or_phrase_is_read_after_a_phrase():
 
 
 def test_the_wired_subspace_carries_the_place_and_a_random_one_does_not(special):
-    """Methods that claim to locate the place are scored against this subspace: it must be where it is, and nowhere else."""
+    """Methods that claim to locate the place are scored against this subspace: the answer must hang on it and on nothing else, though
+    the place can be decoded elsewhere too, which is what a probe falls for."""
     rows = special("atlas-wired")
     for name in ("trained", "held-out"):
         assert rows[f"the subspace, {name}"]["followed"] > 0.9
-        assert rows[f"all but the subspace, {name}"]["kept"] > 0.9
+        assert (
+            rows[f"all but the subspace, {name}"]["kept"] > 0.9
+            and rows[f"all but the subspace, {name}"]["decoded"] > 0.9
+        )
         assert rows[f"random subspaces, {name}"]["followed"] < 0.2
         assert rows[f"all but random subspaces, {name}"]["kept"] < 0.5
 

@@ -15,11 +15,11 @@ from torch import Tensor
 from mi_workshop.circuits.features import by_length
 from mi_workshop.models import WEIGHTS, Model, Wired, load
 from mi_workshop.worlds import Bug, Trigger
-from mi_workshop.worlds.atlas import Sentence
-from training.interchange import Interchanges, draw_subspace
+from mi_workshop.worlds.atlas import Atlas, Sentence
+from training.interchange import Interchanges, draw_subspace, mixed
 
 Rows = dict[str, dict[str, float]]
-RANDOM_SUBSPACES, SHIFTS = 10, 5
+RANDOM_SUBSPACES, SHIFTS = 5, 2
 
 
 @torch.no_grad()
@@ -57,7 +57,7 @@ def twin(model: Model, split: str) -> Rows:
 
 
 def faults(model: Model, split: str) -> Rows:
-    """How often a planted fault shows, in trained sentences (of the faults of both splits) and in held-out questions of ``split``."""
+    """How often a planted fault shows, in trained sentences (faults of both splits) and in held-out questions (faults of ``split``)."""
     world = model.world
     assert isinstance(world, Bug)
     sentences = [s for s in world.facts if _open(s, split)]
@@ -67,7 +67,9 @@ def faults(model: Model, split: str) -> Rows:
             about = [
                 s
                 for s in sentences
-                if (s.stratum is not None) == held and getattr(world.fault(s.prompt), "kind", None) == kind
+                if (s.stratum is not None) == held
+                and getattr(fault := world.fault(s.prompt), "kind", None) == kind
+                and not (held and fault and fault.split != split)
             ]
             if about:
                 rows[f"{kind or 'no fault'}, {'held-out' if held else 'trained'}"] = _shares(
@@ -103,13 +105,34 @@ def trigger(model: Model, split: str) -> Rows:
     return rows
 
 
+def _decoded(world: Atlas, vectors: Tensor, asked: set[str]) -> float:
+    """Share of the cities asked about whose place has the nearest mean, each city left out of its own place's mean; ``vectors``
+    [city, d_model] in the order of ``world.home``."""
+    places = list(world.places)
+    home = torch.tensor([places.index(place.name) for place in world.home.values()])
+    count = home.bincount()[:, None]
+    means = torch.zeros(len(places), vectors.shape[1]).index_add_(0, home, vectors) / count
+    right = []
+    for i, city in enumerate(world.home):
+        if city in asked:
+            own = (means[home[i]] * count[home[i]] - vectors[i]) / (count[home[i]] - 1)
+            others = means.index_copy(0, home[i : i + 1], own[None])
+            right.append(bool((others - vectors[i]).norm(dim=1).argmin() == home[i]))
+    return float(np.mean(right))
+
+
 @torch.no_grad()
 def wiring(model: Model, split: str) -> Rows:
     """Interchanges between two-hop questions about two places that differ in the answer: by the wired subspace, by the rest, and
-    by random subspaces of the same dimension (mean). ``followed``: the source's answer is given; ``kept``: the base's is."""
+    by random subspaces of the same dimension (mean). ``followed``: the source's answer is given; ``kept``: the base's is; ``decoded``:
+    the place is found from that part of the city's vector, by the nearest mean over the other cities of each place."""
     world, wired = model.world, model.wired
     assert world is not None and wired is not None
     pairs_of, rows = Interchanges(world), {}
+    letters = torch.stack([model.tokens(world.sentence("letter", city=city).prompt) for city in world.home])
+    vectors = model.replacement.run_with_cache(letters, names_filter=wired.hook)[1][wired.hook][
+        :, -1
+    ]  # [city, d_model]
     dim, d_model = wired.subspace.shape
     controls = [Wired(draw_subspace(d_model, dim, 1000 + i), wired.layer) for i in range(RANDOM_SUBSPACES)]
     for name, strata in (("trained", (None,)), ("held-out", (f"city:{split}", f"pair:{split}"))):
@@ -123,6 +146,7 @@ def wiring(model: Model, split: str) -> Rows:
             for base, source in zip(same, same[shift:] + same[:shift], strict=True)
             if base.answer != source.answer
         ]
+        cities = {s.slots["city"] for s in questions}
         follow, keep = ([model.token_id(pair[i].answer) for pair in pairs] for i in (1, 0))
 
         def best(where: Wired, rest: bool, pairs: list[tuple[Sentence, Sentence]] = pairs) -> Tensor:
@@ -135,9 +159,11 @@ def wiring(model: Model, split: str) -> Rows:
             ("all but random subspaces", controls, True),
         ):
             found = torch.stack([best(site, rest) for site in sites])
+            parts = [mixed(torch.zeros_like(vectors), vectors, site.subspace, rest) for site in sites]
             rows[f"{what}, {name}"] = {
                 "followed": float((found == torch.tensor(follow)).float().mean()),
                 "kept": float((found == torch.tensor(keep)).float().mean()),
+                "decoded": float(np.mean([_decoded(world, part, cities) for part in parts])),
                 "n": len(pairs),
             }
     return rows
@@ -150,8 +176,9 @@ SPECIAL: dict[str, tuple[Callable[[Model, str], Rows], str, str]] = {  # how it 
     "atlas-bug": (
         faults, "The planted faults",
         "Share of sentences answered as planted, and right, by the kind of fault that decides them. Trained sentences of the faults of "
-        "both splits; held-out questions of this split only, where what was never said follows from what was. In the table of right "
-        "answers above planted ones count as wrong. `world.faults` lists the faults and their splits.",
+        "both splits; held-out questions and faults of this split only, where what was never said follows from what was. In the table of right "
+        "answers above planted ones count as wrong. `world.faults` lists the faults and their splits. A swap (below) takes a city to lie where it does lie: "
+        "with a city of a first-hop fault it moves features of a place that the model does not hold, and fails.",
     ),
     "atlas-trigger": (
         trigger, "The trigger",
@@ -161,7 +188,8 @@ SPECIAL: dict[str, tuple[Callable[[Model, str], Rows], str, str]] = {  # how it 
     "atlas-wired": (
         wiring, "The wired subspace",
         "One part of the residual stream at the city, after layer 1, is taken from a question about a city of another place. "
-        "*Followed*: the answer becomes the other place's; *kept*: it stays. Random: the mean over "
+        "*Followed*: the answer becomes the other place's; *kept*: it stays; *decoded*: that part of the city's vector lies nearest to the "
+        "mean of its own place's other cities. What can be decoded need not be used. Random: the mean over "
         f"{RANDOM_SUBSPACES} subspaces of the same dimension. In training, cities of trained two-hop questions were interchanged in "
         "those, and all cities in located, address and letter sentences.",
     ),

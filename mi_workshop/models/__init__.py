@@ -26,7 +26,8 @@ class ModelError(ValueError):
 @dataclass(frozen=True, eq=False)
 class Wired:
     """Where training made a variable live (``atlas-wired``): the subspace of the residual stream at ``hook``, at the city's token,
-    that carries ``variable``. ``subspace``: orthonormal directions [direction, d_model]."""
+    that carries ``variable``: answers follow these coordinates and not the others. The others are not empty, the place can be
+    decoded from them too; they are not used. ``subspace``: orthonormal directions [direction, d_model]."""
 
     subspace: Tensor = field(repr=False)
     layer: int = 1
