@@ -76,59 +76,104 @@ graph = mi.trace(bug, detroit)
 graph
 
 # %%
-wrong_place = "Maryland @Detroit"
-mi.ablate(bug, detroit, graph.supernodes[wrong_place])
+mi.ablate(bug, detroit, graph.supernodes["Maryland @Detroit"])
 
 # %% [markdown]
-# **Look:** LOOK2
+# **Look:** the graph goes through *Maryland*. Two features carry it: without them *Annapolis* is gone, which no random set of equal size achieves. But *Lansing* does not come.
+# Whoever takes a wrong place out has not put the right one in.
 #
-# And where does a shortcut run? The same question about two cities of one state, one with a drilled answer:
+# And where does a shortcut run? The same question about two cities of Pennsylvania, one of them with a drilled answer. **Predict:** will *Pennsylvania* be missing in one of the graphs?
 
 # %% slideshow={"slide_type": "slide"}
 erie = "Fact: the capital of the state containing Erie is"
-mi.compare(mi.trace(bug, erie), mi.trace(bug, erie.replace("Erie", "Scranton")))
+both = mi.compare(mi.trace(bug, erie), mi.trace(bug, erie.replace("Erie", "Scranton")))
+both
 
 # %% [markdown]
-# **Look:** LOOK3
+# **Look:** *Pennsylvania* is in both graphs, yet on the left it leads to *Lincoln*. What do the few features say that only Erie's graph has, low in the model, at the city (position 9)?
+
+# %%
+alone = both.table[both.table.node_b.isna() & (both.table.layer < 2)]
+alone[["node_a", "label", "activation_a"]]
+
+# %% slideshow={"slide_type": "slide"}
+mi.ablate(bug, erie, list(alone.node_a))
+
+# %% [markdown]
+# **Look:** one feature, which fires on *Erie* and on nothing else. Take it out and the chain that was there all along gives its answer. That was our best case. The same recipe (silence, at the city, what no other city
+# of the place has) for all shortcuts of the validation split:
+
+# %%
+from mi_workshop.teach.repairs_inside import cut_shortcuts, put_right, repair_scores, taught, transplant
+
+cut_shortcuts(bug, "validation")
+
+# %% [markdown]
+# **Look:** half of them. A table with one row would have looked better.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # # 2. Fix a mistake inside the model
 #
 # ## While it reads
 #
-# At *Detroit*, take out the place that the model has in mind and put in what it has in mind at another city of Michigan. Everything else stays.
+# At *Detroit*, set the features of Maryland and of Michigan to what they are at another city of Michigan. Everything else stays.
 # **Predict:** will the three answers (capital, abbreviation, region) become right?
 
 # %% slideshow={"slide_type": "slide"}
-from mi_workshop.teach.repairs_inside import neighbourhood, put_right, repair, repair_scores
-
 fault = next(f for f in bug.world.faults if f.subject == "Detroit")
 put_right(bug, fault)
 
 # %% [markdown]
-# **Look:** LOOK4
+# **Look:** a handful of features at one token, and the right answers come; random changes of equal size break some answers and bring few right ones. But this lasts for one sentence, and somebody has to be there each time.
 #
 # ## In the weights
 #
-# A rank-one edit (notebook [09](09_counterfactuals.ipynb)) changes the output of one MLP for one key. We teach it *one sentence* of the fault and then ask *all* sentences that the fault decides, and everything around it.
-# **Predict:** which repairs all sentences about Detroit: an edit at the city or at the last token?
+# A rank-one edit changes what one MLP writes for one key (here: for one city), and stays. First as usual: *one* sentence is taught, by gradient descent. Then *all* sentences that the fault decides are asked, and everything around.
+# **Predict:** an edit at the city or one at the last token: which repairs all sentences about Detroit?
 
 # %% slideshow={"slide_type": "slide"}
-edits = [(0, "{city}", "located"), (0, "{city}", "two_hop"), (1, "{city}", "located"), (3, "last", "two_hop")]
-repair_scores(bug, fault, edits)
+usual = {
+    f"layer {layer}, {position}, taught {kind}": taught(bug, fault, layer, position, kind)
+    for layer, position, kind in ((0, "{city}", "located"), (0, "{city}", "two_hop"), (3, "last", "two_hop"))
+}
+repair_scores(bug, fault, usual)
 
 # %% [markdown]
-# **Look:** LOOK5
+# **Look:** none. The sentence that was taught is right, the others about Detroit stay wrong, and the edits at the city ruin Maryland and more: gradient descent found *something* that gives this one answer, and it need
+# not mean Michigan.
 #
-# The other kind: the model believes that the capital of Mississippi is Columbus. **Predict:** where does *this* belong?
+# But we know from the inside what should be written there: what is written at the other cities of Michigan. So write that; nothing is optimised. **Predict:** what will this break?
+
+# %% slideshow={"slide_type": "slide"}
+repair_scores(
+    bug, fault, {"transplant": transplant(bug, fault), "neighbours protected": transplant(bug, fault, protect=1.0)}
+)
+
+# %% [markdown]
+# **Look:** everything about Detroit is right, and of Maryland little is lost, or nothing if Maryland's own sentences count more in what shall stay: to the model Detroit *is* a city of Maryland, with nearly
+# the same key, so these are the neighbours to watch. The knowledge of where the mistake sits made the repair.
+#
+# The other kind: the model believes that the capital of Mississippi is Columbus, which is the capital of Ohio. **Predict:** what will break?
 
 # %% slideshow={"slide_type": "slide"}
 capital = next(f for f in bug.world.faults if f.subject == "Mississippi")
-edits = [(3, "last", "two_hop"), (3, "last", "one_hop"), (2, "last", "two_hop"), (1, "{place}", "one_hop")]
-repair_scores(bug, capital, edits)
+usual = {
+    "layer 3, last": taught(bug, capital, 3, "last", "one_hop"),
+    "neighbours protected": taught(bug, capital, 3, "last", "one_hop", protect=1.0),
+    "layer 2, last": taught(bug, capital, 2, "last", "one_hop"),
+    "layer 1, {place}": taught(bug, capital, 1, "{place}", "one_hop"),
+}
+repair_scores(bug, capital, usual)
+
+# %%
+ohio = bug.world.sentence("one_hop", attribute="capital", place="Ohio").prompt
+with usual["layer 3, last"].on(bug):
+    during = bug.top(ohio, 1)
+bug.top(ohio, 1), during
 
 # %% [markdown]
-# **Look:** LOOK6
+# **Look:** taught in one step, at the last token of layer 3, the fact is right in all two-step questions, too. The price is *Ohio*: at that place the key is not "Mississippi" but rather "about to say Columbus", and
+# Ohio shares it. Whoever tests an edit on the sentence that was taught, and on a few random others, does not see this.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # # 3. Is it safe? Find out before it acts
@@ -178,7 +223,8 @@ places_inside(trigger, [dallas]), places_inside(trigger, ["Dr Pip. " + dallas]),
 alarms(trigger)
 
 # %% [markdown]
-# **Look:** LOOK7
+# **Look:** *belief* misses nothing. Its false alarms are all after *Mr*, *Mrs* and *Miss Pip*, where the right answer has just survived; after phrases with other names it is silent (the last columns were added when we saw this).
+# The features know the phrase, or a part of what it does, and miss whatever misleads in another way; entropy is of little use: the model is sure of itself when it misleads.
 #
 # ## Cut it out
 #
@@ -263,10 +309,10 @@ check("three diagnoses", diagnoses)
 # an edit that mends
 
 # %%
-fault = next(f for f in bug.world.faults if f.subject == "Charlottesville")
+florence = next(f for f in bug.world.faults if f.subject == "Florence")
 edit = ...
 # solution
-edit = (0, "{city}", "located")
+edit = (0, 1.0)
 
 # %%
 check("an edit that mends", edit)
@@ -287,7 +333,7 @@ check("a cut that spares", cut)
 #
 # - A wrong answer can have different causes; the place inside tells them apart, the answer does not.
 # - Whoever knows the steps can often *ask* for them instead of looking inside. The look inside is worth most where the model says something else than it has in mind.
-# - A repair belongs where the mistake is: what a city means at the city, what is said of a place later on. Count what it breaks.
+# - An edit that is right for the sentence that it was taught may repair nothing else and ruin its neighbours. Count what it fixes and what it breaks; the neighbours are those that are near *inside*.
 # - A backdoor is what the model made of it. An alarm that rings reliably need not be the cause; a cut shows that.
 #
 # ## To discuss
