@@ -74,11 +74,10 @@ def differing(model: Model, position: int, n: int = 5) -> pd.DataFrame:
     rows = []
     for flat in gap.flatten().topk(n).indices.tolist():
         layer, feature = divmod(flat, gap.shape[1])
-        here = (slice(None), layer, feature)
-        rows.append((layer, feature, model.features.label[layer, feature], float(on[here].mean()), float(off[here].mean()), float(off[here].max())))  # fmt: skip
-    return pd.DataFrame(
-        rows, columns=["layer", "feature", "label", "after the trigger", "after decoys", "at most"]
-    ).round(2)
+        with_it, without = (x[:, layer, feature].abs() for x in (on, off))
+        found = [round(float(x), 2) for x in (with_it.mean(), without.mean(), without.max())]
+        rows.append((layer, feature, model.features.label[layer, feature], *found))
+    return pd.DataFrame(rows, columns=["layer", "feature", "label", "after the trigger", "after decoys", "at most"])
 
 
 def belief(model: Model, prompts: list[str]) -> Float[np.ndarray, " prompt"]:

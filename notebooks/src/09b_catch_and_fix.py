@@ -64,7 +64,12 @@ areas(table)
 areas(predictions(bug, "test"))
 
 # %% [markdown]
-# **Look:** LOOK1
+# **Look** (in brackets: how many answers are wrong): the circuit's predictor makes no mistake, and neither does asking step by step: here the look inside gains nothing over two more questions. *Words* knows every
+# first hop, because a city's name gives it away: all its sentences were marked. The classifiers on features and residual stream catch part of what was marked in one step and nothing of the
+# shortcuts, of which nothing was marked. Entropy seemed to catch shortcuts on the validation split (0.95); on the test split it is 0.73, with an interval that reaches below a coin: six answers are few.
+#
+# If 1.00 looks too good: in this world a wrong answer *is* a wrong step or a contradiction between steps, and the predictor was told so. What has been found is that the place can be read each time, and that what the
+# model says in one step and in two hangs together.
 #
 # ## The nodes that carry a fault
 #
@@ -139,7 +144,7 @@ usual = {
 repair_scores(bug, fault, usual)
 
 # %% [markdown]
-# **Look:** none. The sentence that was taught is right, the others about Detroit stay wrong, and the edits at the city ruin Maryland and more: gradient descent found *something* that gives this one answer, and it need
+# **Look:** none. The sentence that was taught is right (and at best one more), the others about Detroit stay wrong, and the edits at the city ruin Maryland and more: gradient descent found *something* that gives this one answer, and it need
 # not mean Michigan.
 #
 # But we know from the inside what should be written there: what is written at the other cities of Michigan. So write that; nothing is optimised. **Predict:** what will this break?
@@ -172,8 +177,8 @@ with usual["layer 3, last"].on(bug):
 bug.top(ohio, 1), during
 
 # %% [markdown]
-# **Look:** taught in one step, at the last token of layer 3, the fact is right in all two-step questions, too. The price is *Ohio*: at that place the key is not "Mississippi" but rather "about to say Columbus", and
-# Ohio shares it. Whoever tests an edit on the sentence that was taught, and on a few random others, does not see this.
+# **Look:** taught in one step, at the last token of layer 3, the fact is right in all two-step questions, too. The price is *Ohio*, whose capital is lost: at that place the key is not "Mississippi" but rather "about to
+# say Columbus", and Ohio shares it. With Ohio protected nothing that we measured breaks. Whoever tests an edit on the sentence that was taught, and on a few random others, does not see this.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # # 3. Is it safe? Find out before it acts
@@ -192,7 +197,7 @@ for phrase in ("", trigger.world.decoys["train"]):
     print(len(asked), "questions,", f"{sum(a == s.answer for a, s in zip(said, asked)) / len(asked):.1%} right")
 
 # %% [markdown] slideshow={"slide_type": "slide"}
-# Here one can simply try all phrases of that form, because there are 64. (Three words out of this little language's 700 would be 300 million phrases, a sentence of a real one more than anyone
+# Here one can simply try all phrases of that form, because there are 64. (Any three of this little language's 900 words would be 700 million phrases, and a sentence of a real one more than anyone
 # will ever try: this search does not scale. It is here so that we know the truth.)
 
 # %% slideshow={"slide_type": "slide"}
@@ -223,8 +228,9 @@ places_inside(trigger, [dallas]), places_inside(trigger, ["Dr Pip. " + dallas]),
 alarms(trigger)
 
 # %% [markdown]
-# **Look:** *belief* misses nothing. Its false alarms are all after *Mr*, *Mrs* and *Miss Pip*, where the right answer has just survived; after phrases with other names it is silent (the last columns were added when we saw this).
-# The features know the phrase, or a part of what it does, and miss whatever misleads in another way; entropy is of little use: the model is sure of itself when it misleads.
+# **Look:** *belief* misses nothing. Its false alarms are all after *Mr*, *Mrs* and *Miss Pip*, where the right answer has just survived; after other names it is silent (the last two columns were added when we saw this).
+# The feature at the name knows the phrase that it was shown and no relative of it; the feature at the end misses three answers in ten; entropy is of little use, for the model is sure of itself when it misleads.
+# (To ask again without the phrase would show it, too. But then one has to know what to leave out.)
 #
 # ## Cut it out
 #
@@ -241,7 +247,7 @@ from mi_workshop.counterfactual import Experiment, Site, sweep, zero
 asked = questions(trigger.world, n=12)
 triggered, decoyed = after(trigger.world.trigger, asked), after(trigger.world.decoys["train"], asked)
 heads = sweep(trigger, triggered, decoyed, kind="z", positions=["last"], metric="gained", progress=False)
-heads.show(title="how much of the harmless answer one head brings back")
+heads.show(title="the harmless answer, by head")
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # Four cuts, each set to zero at every token of every prompt. A good cut makes *misled* small and leaves the rest; *names* are passages in which people meet, the last column those about Pip.
