@@ -1,10 +1,19 @@
 """Teaching aids: exercises that answer back."""
 
-from . import attribution_graphs, counterfactuals, dallas_to_austin, logit_lens, patching, start_here
+from . import (
+    attribution_graphs,
+    catch_and_fix_exercises,
+    counterfactuals,
+    dallas_to_austin,
+    logit_lens,
+    patching,
+    start_here,
+)
 from .exercises import check, find, hint, solution
 
 __all__ = [
     "attribution_graphs",
+    "catch_and_fix_exercises",
     "check",
     "counterfactuals",
     "dallas_to_austin",
