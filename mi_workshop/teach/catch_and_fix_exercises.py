@@ -82,7 +82,10 @@ add(
              "Ask for the fact about the place itself, in one step: where that is wrong too, the fact is at fault; where it is right, the question has an answer of its own."),
         ),
         why="The same symptom, three causes; each needs another repair, and a look at the answer alone cannot tell them apart.",
-        solution="diagnoses = dict(zip(patients, (\"shortcut\", \"second hop\", \"first hop\")))",
+        solution=(
+            "from mi_workshop.teach.catch_and_fix_exercises import patients\n"
+            'diagnoses = dict(zip(patients(), ("shortcut", "second hop", "first hop")))'
+        ),
     ),
     Exercise(
         name="an edit that mends",
