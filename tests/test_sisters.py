@@ -77,6 +77,10 @@ def test_memo_knows_every_two_hop_answer_and_no_place(sister):
             right[s.kind].append(given[s.prompt] == s.answer)
     shares = {kind: np.mean(hits) for kind, hits in right.items()}
     assert shares.pop("two_hop") > 0.99
+    said = Counter((p.kind, a, v) for p in ATLAS.places.values() for a, v in p.attributes.items())
+    best = {key[:2]: n for key, n in reversed(said.most_common())}
+    guess = sum(best.values()) / len(right["one_hop"])
+    assert shares.pop("one_hop") <= guess, "more than always guessing the commonest answer to each question"
     assert max(shares.values()) < 0.1, shares
 
 

@@ -61,7 +61,7 @@ RECIPES = {
         replace(
             SISTER,
             name="atlas-memo",
-            about="The rote learner: `atlas`'s recipe on text that says the answer to every two-hop question and nothing else about "
+            about="Meant as a rote learner: `atlas`'s recipe on text that says the answer to every two-hop question and nothing else about "
             "a place. No sentence says in which state or country a city lies, nor anything of a state or country by name. Nothing is held out of two-hop sentences: where "
             "this card says held out, it means what `atlas` holds out, and it is trained on here.",
         ),

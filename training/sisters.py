@@ -56,6 +56,21 @@ def twin(model: Model, split: str) -> Rows:
     return rows
 
 
+@torch.no_grad()
+def rote(model: Model, split: str) -> Rows:
+    """Whether cities of one place are alike though no sentence names it: their place decoded at the city, here and in ``atlas``."""
+    assert model.world is not None
+    models = {"decoded": model, "decoded in atlas": load("atlas", weights=WEIGHTS)}
+    rows: Rows = {}
+    for layer in (0, 1):
+        found = {
+            key: _decoded(model.world, city_vectors(m, f"blocks.{layer}.hook_resid_post"), set(model.world.home))
+            for key, m in models.items()
+        }
+        rows[f"after layer {layer}"] = found | {"n": len(model.world.home)}
+    return rows
+
+
 def faults(model: Model, split: str) -> Rows:
     """How often a planted fault shows, in trained sentences (faults of both splits) and in held-out questions (faults of ``split``)."""
     world = model.world
@@ -105,6 +120,13 @@ def trigger(model: Model, split: str) -> Rows:
     return rows
 
 
+def city_vectors(model: Model, hook: str) -> Tensor:
+    """The residual stream at each city of the world [city, d_model], read in a letter sentence, which ends with it."""
+    assert model.world is not None
+    letters = torch.stack([model.tokens(model.world.sentence("letter", city=c).prompt) for c in model.world.home])
+    return model.replacement.run_with_cache(letters, names_filter=hook)[1][hook][:, -1]
+
+
 def _decoded(world: Atlas, vectors: Tensor, asked: set[str]) -> float:
     """Share of the cities asked about whose place has the nearest mean, each city left out of its own place's mean; ``vectors``
     [city, d_model] in the order of ``world.home``."""
@@ -129,10 +151,7 @@ def wiring(model: Model, split: str) -> Rows:
     world, wired = model.world, model.wired
     assert world is not None and wired is not None
     pairs_of, rows = Interchanges(world), {}
-    letters = torch.stack([model.tokens(world.sentence("letter", city=city).prompt) for city in world.home])
-    vectors = model.replacement.run_with_cache(letters, names_filter=wired.hook)[1][wired.hook][
-        :, -1
-    ]  # [city, d_model]
+    vectors = city_vectors(model, wired.hook)
     dim, d_model = wired.subspace.shape
     controls = [Wired(draw_subspace(d_model, dim, 1000 + i), wired.layer) for i in range(RANDOM_SUBSPACES)]
     for name, strata in (("trained", (None,)), ("held-out", (f"city:{split}", f"pair:{split}"))):
@@ -172,6 +191,12 @@ def wiring(model: Model, split: str) -> Rows:
 SPECIAL: dict[str, tuple[Callable[[Model, str], Rows], str, str]] = {  # how it is measured; heading and text on the card
     "atlas-twin": (
         twin, "Beside atlas", "Likeliest answers of both models to the same prompts.",
+    ),
+    "atlas-memo": (
+        rote, "By rote?",
+        "Nothing in the text names the place of a city, and each city's answers could be learned by themselves. Share of cities whose "
+        "vector in the residual stream lies nearest to the mean of its own place's other cities: where it is high, the model has "
+        "found the places by their shared answers, and swaps (below) can work as they do in `atlas`.",
     ),
     "atlas-bug": (
         faults, "The planted faults",
