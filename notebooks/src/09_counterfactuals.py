@@ -20,16 +20,7 @@ import mi_workshop as mi
 # What does the answer to *the capital of the state containing Dallas* depend on? Ask the model itself: put every other city, attribute and kind of place
 # into the question and count how often the answer changes. **Predict:** for which of the three words will it change?
 # %% slideshow={"slide_type": "slide"}
-from mi_workshop.answer_key import (
-    AT_CITY,
-    edit_scores,
-    model_key,
-    questions,
-    subspace_scores,
-    subspaces,
-    token_scores,
-    universality,
-)
+from mi_workshop.answer_key import model_key, questions
 
 model = mi.load("atlas")
 asked, donors, states = questions(model.world, rank=0)  # cities that no two-step question of the training named
@@ -44,6 +35,8 @@ key
 # Gradient, attention and probe look on; ablation and patching change something. **Predict:** who ranks the words that matter above the rest?
 
 # %% slideshow={"slide_type": "slide"}
+from mi_workshop.answer_key import token_scores
+
 token_scores(model, asked[:20], key)
 
 # %% [markdown]
@@ -60,6 +53,8 @@ token_scores(model, asked[:20], key)
 # **Predict:** fill in the random row before you run it.
 
 # %% slideshow={"slide_type": "slide"}
+from mi_workshop.answer_key import subspace_scores, subspaces
+
 found = subspaces(model)
 subspace_scores(model, found)
 
@@ -88,6 +83,7 @@ token_scores(wired, asked[:20], model_key(wired, asked[:10]))
 # that answer all along. Here is the same mistake: "we put California in at the city, and the model says *Sacramento*":
 
 # %%
+from mi_workshop.answer_key import AT_CITY
 from mi_workshop.counterfactual import Experiment, Site, sweep
 
 oakland = "Fact: the capital of the state containing Oakland is"
@@ -127,6 +123,8 @@ mi.compare(mi.trace(model, dallas), mi.trace(memo, dallas))
 # %% slideshow={"slide_type": "slide"}
 import pandas as pd
 
+from mi_workshop.answer_key import edit_scores
+
 pd.DataFrame({m.name: edit_scores(m) for m in (model, memo)})
 
 # %% [markdown]
@@ -145,6 +143,8 @@ tables = {name: pd.DataFrame(found.mean[:, :, 0], columns=found.positions) for n
 pd.concat(tables, axis=1).rename_axis("after layer").round(2)
 
 # %%
+from mi_workshop.answer_key import universality
+
 universality(model, twin)
 
 # %% [markdown]
