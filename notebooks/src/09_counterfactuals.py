@@ -189,15 +189,10 @@ check("readable", layer)
 # %%
 x = activations(model, questions(model.world, 4)[0] + questions(model.world, 5)[0], AT_CITY)  # [prompt, d_model]
 n = ...
-
-
 # solution
-def gain(n):
-    site = Site("resid_post", 1, "{city}", basis=principal(x - x.mean(0), n))
-    return Experiment(site).run(model, asked, donors, controls=False).table.gained.mean()
-
-
-n = next(n for n in range(1, 128) if gain(n) >= 0.5)
+sites = [Site("resid_post", 1, "{city}", basis=principal(x - x.mean(0), k)) for k in range(1, 20)]
+gains = [Experiment(site).run(model, asked, donors, controls=False).table.gained.mean() for site in sites]
+n = 1 + next(k for k, gain in enumerate(gains) if gain >= 0.5)
 
 # %%
 check("how many dimensions", n)
