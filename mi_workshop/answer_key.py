@@ -6,6 +6,8 @@ subspace of ``atlas-wired``. Where none of them reaches, an intervention is the 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ import torch
 from torch import Tensor
 
 from mi_workshop.counterfactual import Experiment, Site, hooked, resample, sweep, zero
+from mi_workshop.counterfactual.sites import path_of
 from mi_workshop.counterfactual.subspace import Probe, activations, learn_subspace, overlap, principal
 
 AT_CITY = Site("resid_post", 1, "{city}")
@@ -54,16 +57,19 @@ def token_scores(model: Any, prompts: list[str], key: pd.Series) -> pd.DataFrame
     true = np.array(
         [[any(w == s[k] for k in key.index if key[k] >= 0.5) for w in row] for row, s in zip(words, slots, strict=True)]
     )
+    embedding, grad = _gradient(model, tokens, "hook_embed", lambda logits: logits.max(-1).values)
     found = {
-        "gradient × input": _gradient(model, tokens),
+        "gradient × input": (embedding * grad).sum(-1).numpy(),
         "attention from the last token": _attention(model, tokens),
         "probe for the answer": _probe(model, prompts, tokens),
         "ablation: embedding to zero": _swept(model, prompts, zero()),
         "patching: another question's token": _swept(model, prompts, resample(_mixed(model.world))),
     }
-    return pd.DataFrame(
-        {"area under the curve": {name: _auc(np.abs(x)[:, 1:], true[:, 1:]) for name, x in found.items()}}
-    ).round(2)
+    areas = {
+        name: np.mean([area(t, x) for t, x in zip(true[:, 1:], np.abs(scores)[:, 1:], strict=True)])
+        for name, scores in found.items()
+    }
+    return pd.DataFrame({"area under the curve": areas}).round(2)
 
 
 def _mixed(world: Any) -> list[str]:
@@ -73,26 +79,26 @@ def _mixed(world: Any) -> list[str]:
     return [world.two_hop(p.cities[5], attributes[i % len(attributes)]).prompt for i, p in enumerate(states)]
 
 
-def _auc(scores: np.ndarray, true: np.ndarray) -> float:
-    """Mean over rows of the chance that a true token outranks another (ties count half)."""
-    rows = []
-    for x, t in zip(scores, true, strict=True):
-        wins = (x[t][:, None] > x[~t]) + 0.5 * (x[t][:, None] == x[~t])
-        rows.append(wins.mean())
-    return float(np.mean(rows))
+def area(true: np.ndarray, score: np.ndarray) -> float:
+    """Area under the ROC curve: the chance that a true item has a higher score than another (ties count half); NaN without either."""
+    high, low = score[true], score[~true]
+    return (
+        float(((high[:, None] > low).mean() + (high[:, None] >= low).mean()) / 2) if len(high) and len(low) else np.nan
+    )
 
 
-def _gradient(model: Any, tokens: Tensor) -> np.ndarray:
+def _gradient(model: Any, tokens: Tensor, path: str, target: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+    """What the submodule ``path`` puts out [row, position, d_model], and the gradient there of ``target`` of the last logits
+    [row, d_vocab], a number for each row."""
     kept: list[Tensor] = []
 
     def leaf(x: Tensor) -> Tensor:
         kept.append(x.detach().requires_grad_())
         return kept[0]
 
-    with hooked(model, [("hook_embed", leaf)]) as module, torch.enable_grad():
-        logits = module(tokens)[:, -1]
-        (grad,) = torch.autograd.grad(logits.max(-1).values.sum(), kept)
-    return (grad * kept[0]).sum(-1).detach().numpy()
+    with hooked(model, [(path, leaf)]) as module, torch.enable_grad():
+        (grad,) = torch.autograd.grad(target(module(tokens)[:, -1]).sum(), kept)
+    return kept[0].detach(), grad
 
 
 def _attention(model: Any, tokens: Tensor) -> np.ndarray:
@@ -134,9 +140,12 @@ def subspaces(model: Any, dimensions: int = 16) -> dict[str, Tensor]:
     sides = [questions(world, rank) for rank in (4, 5)]
     prompts, donors, places = ([x for side in sides for x in side[i]] for i in range(3))
     x = activations(model, prompts, AT_CITY)
+    tokens = torch.stack([model.tokens(p) for p in prompts])
+    city = world.words(prompts[0]).index(world.parse(prompts[0]).slots["city"]) + 1
+    _, grad = _gradient(model, tokens, path_of(model, AT_CITY), lambda logits: -logits.topk(2).values.diff())
     random = torch.linalg.qr(torch.randn(x.shape[1], dimensions, generator=torch.Generator().manual_seed(99))).Q.T
     return {
-        "gradient": principal(_gradients_at(model, prompts), dimensions),
+        "gradient": principal(grad[:, city], dimensions),
         "variance (PCA)": principal(x - x.mean(0), dimensions),
         "probe": Probe(x, places).subspace(dimensions),
         "learned by interchange": learn_subspace(model, prompts, donors, AT_CITY, dimensions),
@@ -144,36 +153,16 @@ def subspaces(model: Any, dimensions: int = 16) -> dict[str, Tensor]:
     }
 
 
-def _gradients_at(model: Any, prompts: list[str]) -> Tensor:
-    tokens = torch.stack([model.tokens(p) for p in prompts])
-    city = model.world.words(prompts[0]).index(model.world.parse(prompts[0]).slots["city"]) + 1
-    kept: list[Tensor] = []
-
-    def leaf(x: Tensor) -> Tensor:
-        kept.append(x.detach().requires_grad_())
-        return kept[0]
-
-    with hooked(model, [("blocks.1.hook_resid_post", leaf)]) as module, torch.enable_grad():
-        top = module(tokens)[:, -1].topk(2).values
-        (grad,) = torch.autograd.grad((top[:, 0] - top[:, 1]).sum(), kept)
-    return grad[:, city]
-
-
 def subspace_scores(model: Any, found: dict[str, Tensor], rank: int = 0) -> pd.DataFrame:
     """For each subspace, on cities held out of two-hop sentences: how much of the donor's answer an interchange along it brings, how much
     of the own answer it takes, how well the state can be read in it, and, where the inside is known, its overlap with the truth."""
     asked, donors, places = questions(model.world, rank)
-    learn, _, _ = questions(model.world, 4)
-    more, _, _ = questions(model.world, 5)
+    learn = questions(model.world, 4)[0] + questions(model.world, 5)[0]
+    known, new = activations(model, learn, AT_CITY), activations(model, asked, AT_CITY)
     rows = {}
     for name, basis in found.items():
-        table = (
-            Experiment(Site(AT_CITY.kind, AT_CITY.layer, AT_CITY.position, basis=basis))
-            .run(model, asked, donors, controls=False)
-            .table
-        )
-        probe = Probe(activations(model, learn + more, AT_CITY) @ basis.T, places * 2)
-        read = probe.accuracy(activations(model, asked, AT_CITY) @ basis.T, places)
+        table = Experiment(replace(AT_CITY, basis=basis)).run(model, asked, donors, controls=False).table
+        read = Probe(known @ basis.T, places * 2).accuracy(new @ basis.T, places)
         rows[name] = {"gained": table.gained.mean(), "lost": table.lost.mean(), "state read": read}
         if getattr(model, "wired", None) is not None:
             rows[name]["overlap with the truth"] = overlap(basis, model.wired.subspace)

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mi_workshop.counterfactual.changes import by_shape
 from mi_workshop.lens import LensError, Prompt, Result, divergence, readout, residuals, token_ids
 from mi_workshop.models import network
 
@@ -98,15 +99,12 @@ def _stacked(
     model: Any, prompts: Sequence[Prompt], positions: slice
 ) -> tuple[list[str], Float[Tensor, "point token d_model"]]:
     """The residual stream at the chosen positions of many prompts, those of one length together."""
-    groups: dict[int, list[Tensor]] = {}
-    for prompt in prompts:
-        ids = token_ids(model, prompt)
-        groups.setdefault(len(ids), []).append(ids)
+    ids = [token_ids(model, prompt) for prompt in prompts]
     parts: list[Tensor] = []
     points: list[str] = []
     with torch.no_grad():
-        for rows in groups.values():
-            found = residuals(network(model), torch.stack(rows))
+        for members in by_shape(ids):
+            found = residuals(network(model), torch.stack([ids[i] for i in members]))
             points = list(found)
             parts.append(torch.stack([x[:, positions].flatten(0, 1) for x in found.values()]))
     return points, torch.cat(parts, 1)

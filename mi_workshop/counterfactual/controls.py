@@ -67,7 +67,7 @@ def random_values(model: Any, plan: Plan, change: Change, n: int, g: torch.Gener
     pools = [_pool(plan, change, i) for i in range(len(plan.at))]
     wanted = [int((v.position == p).sum()) for p in plan.at]
     if all(len(unit) >= OTHERS * k for (unit, _), k in zip(pools, wanted, strict=True)):
-        return [same_size(model, *_drawn(plan, pools, wanted, size, g)) for _ in range(n)], "other units"
+        return [same_size(model, _drawn(plan, pools, wanted, g), size) for _ in range(n)], "other units"
     drawn = [replace(v, new=v.now + torch.randn(v.now.shape, generator=g).to(v.now)) for _ in range(n)]
     return [same_size(model, d, size) for d in drawn], "random directions in the same units"
 
@@ -83,13 +83,13 @@ def _pool(plan: Plan, change: Change, i: int) -> tuple[Tensor, Tensor]:
     return keep.nonzero()[:, 0], new
 
 
-def _drawn(plan: Plan, pools: Any, wanted: list[int], size: Tensor, g: torch.Generator) -> tuple[Values, Tensor]:
+def _drawn(plan: Plan, pools: Any, wanted: list[int], g: torch.Generator) -> Values:
     parts = []
     for i, ((unit, new), k) in enumerate(zip(pools, wanted, strict=True)):
         chosen = unit[torch.randperm(len(unit), generator=g)[:k]]
         parts.append((torch.full_like(chosen, plan.at[i]), chosen, plan.own[i, chosen], new[chosen]))
     position, unit, now, new = (torch.cat(x) for x in zip(*parts, strict=True))
-    return Values(plan.values.site, position, unit, now, new), size
+    return Values(plan.values.site, position, unit, now, new)
 
 
 def _other_subspace(plan: Plan, change: Change, g: torch.Generator) -> Values:

@@ -4,9 +4,10 @@ receivers directly, with everything else held as it was."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-from .changes import Row, Values, edits_of, patch, plan, run_rows
+from .changes import Reader, Row, Values, edits_of, patch, plan, run_rows
 from .metrics import METRICS, Reference
 from .run import run
 from .sites import InterventionError, Site, layers_of, tokens_of
@@ -28,16 +29,19 @@ def path_patch(
     held = [
         Site(kind, layer) for layer in range(layers_of(model)) for kind in ("z", *(("mlp_out",) if freeze_mlps else ()))
     ]
-    frozen = [plan(model, site, patch(), prompt, prompt).values for site in held]
-    rows = [frozen + [plan(model, s, patch(), prompt, donor).values] for s in senders]
+    reader = Reader(model)
+    reader.ahead([*held, *receivers], [prompt])
+
+    def values(site: Site, source: Any) -> Values:
+        return plan(model, site, patch(), prompt, source, reader=reader).values
+
+    frozen, ends_at = ([values(site, prompt) for site in sites] for sites in (held, receivers))
+    rows = [frozen + [values(s, donor)] for s in senders]
     _, arrived = run(model, tokens.expand(len(rows), -1), _in_order(rows), read=receivers)
-    second = []
-    for i in range(len(rows)):
-        parts = []
-        for site, values in zip(receivers, arrived, strict=True):
-            v = plan(model, site, patch(), prompt, prompt).values
-            parts.append(Values(site, v.position, v.unit, v.now, values[i][v.position, v.unit]))
-        second.append(Row(tokens, parts))
+    second = [
+        Row(tokens, [replace(v, new=x[i][v.position, v.unit]) for v, x in zip(ends_at, arrived, strict=True)])
+        for i in range(len(rows))
+    ]
     ends = run_rows(model, [Row(tokens, []), Row(tokens_of(model, donor), [])])
     r = Reference(ends[0], ends[1], int(ends[0].argmax()), int(ends[1].argmax()))
     return METRICS[metric](run_rows(model, second), r).tolist()

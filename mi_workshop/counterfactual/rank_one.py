@@ -50,6 +50,18 @@ def second_moment(model: Any, prompts: Sequence[Any], layer: int) -> Float[Tenso
     return total / count
 
 
+def least_change(
+    layer: int,
+    key: Float[Tensor, " d_mlp"],
+    delta: Float[Tensor, " d_model"],
+    moment: Tensor,
+    prob: float = float("nan"),
+) -> RankOne:
+    """The smallest change of the matrix, measured by ``moment``, that adds ``delta`` to what is written for ``key``."""
+    direction = torch.linalg.solve(moment + 1e-3 * moment.diagonal().mean() * torch.eye(len(moment)), key)
+    return RankOne(layer, torch.outer(direction / (direction @ key), delta), prob)
+
+
 def rank_one(
     model: Any, prompts: str | Sequence[str], answer: str | int, layer: int, position: Position, moment: Tensor, steps: int = 60, learning_rate: float = 0.2
 ) -> RankOne:  # fmt: skip
@@ -90,5 +102,4 @@ def rank_one(
         if prob > 0.95:
             break
         optimizer.step()
-    direction = torch.linalg.solve(moment + 1e-3 * moment.diagonal().mean() * torch.eye(len(moment)), key)
-    return RankOne(layer, torch.outer(direction / (direction @ key), delta.detach()), prob)
+    return least_change(layer, key, delta.detach(), moment, prob)

@@ -24,14 +24,13 @@ MEMORY = 2**28  # bytes that the activations of one batch may take
 
 @dataclass
 class Edit:
-    """Set (or, with ``add``, increase) units of one site: ``values`` [n, width] at (``row``, ``position``, ``unit``), each [n]."""
+    """Set units of one site: ``values`` [n, width] at (``row``, ``position``, ``unit``), each [n]."""
 
     site: Site
     row: Tensor
     position: Tensor
     unit: Tensor
     values: Tensor
-    add: bool = False
 
     def rows(self, start: int, stop: int) -> Edit:
         keep = (self.row >= start) & (self.row < stop)
@@ -84,16 +83,16 @@ def _writer(edit: Edit) -> Callable[[Tensor], Tensor]:
         if site.basis is None:
             x = x.clone()
             view = site.view(x)
-            view[row, position, unit] = view[row, position, unit] + values if edit.add else values
+            view[row, position, unit] = values
             return x
         flat = x[:, None] if x.ndim == 2 else x
         here = flat[row, position]  # [n, d_model]
         if site.sparse:
             now, back = site.basis.encode(here).gather(-1, unit[:, None].to(x.device)), site.basis.W_dec[unit].to(x)
-            change = (values if edit.add else values - now) * back
+            change = (values - now) * back
         else:
             basis = site.basis.to(x)
-            change = (values if edit.add else values - here @ basis.T) @ basis
+            change = (values - here @ basis.T) @ basis
         return flat.index_put((row.to(x.device), position.to(x.device)), change, accumulate=True).reshape(x.shape)
 
     return write
@@ -109,7 +108,7 @@ def _feature_hooks(model: Any, edit: Edit) -> list[tuple[str, Any]]:
 
     def read(x: Tensor) -> None:
         now = encode(model, layer, x[edit.row, edit.position]).gather(-1, edit.unit[:, None])
-        delta = edit.values.to(x) if edit.add else edit.values.to(x) - now  # [n, 1]
+        delta = edit.values.to(x) - now  # [n, 1]
         vectors = decoders(model, layer, edit.unit)  # [n, target, d_model]
         for i in range(vectors.shape[1]):
             total = torch.zeros_like(x)

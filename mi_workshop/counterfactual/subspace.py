@@ -42,10 +42,7 @@ def learn_subspace(
     tokens, others = (torch.stack([tokens_of(model, p) for p in side]) for side in (prompts, donors))
     at = torch.tensor([matched(model, site.position, p, p, False)[0][0] for p in prompts])
     source = activations(model, donors, site)
-    with torch.no_grad():
-        want = torch.cat(
-            [model.logits(t)[None] if hasattr(model, "logits") else model(t[None])[:, -1] for t in others]
-        ).argmax(-1)
+    want = torch.stack([logits for logits, _ in read_all(model, list(others), [])]).argmax(-1)
     g = torch.Generator().manual_seed(seed)
     raw = torch.randn(source.shape[1], dimensions, generator=g).requires_grad_()
     optimizer = torch.optim.Adam([raw], lr=0.05)

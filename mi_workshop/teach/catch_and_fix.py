@@ -30,6 +30,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mi_workshop.answer_key import area
 from mi_workshop.circuits.swap import feature_sets
 from mi_workshop.counterfactual import Edit, Site, run
 from mi_workshop.counterfactual.changes import by_shape, read_all
@@ -58,6 +59,12 @@ def outputs(model: Model, prompts: Sequence[str]) -> Float[Tensor, "prompt d_voc
 def answers(model: Model, prompts: Sequence[str]) -> list[str]:
     """The likeliest next token after each prompt."""
     return list(model.tokenizer.convert_ids_to_tokens(outputs(model, prompts).argmax(-1).tolist()))
+
+
+def entropy(model: Model, prompts: Sequence[str]) -> Float[np.ndarray, " prompt"]:
+    """Of the output after each prompt, in nats."""
+    logp = outputs(model, prompts).log_softmax(-1)
+    return -(logp.exp() * logp).sum(-1).numpy()
 
 
 def silenced(model: Model, prompts: list[str], sites: Sequence[Site]) -> list[str]:
@@ -198,9 +205,7 @@ def predictions(model: Model, split: str) -> pd.DataFrame:
     inputs = zip(_inputs(model, list(book.prompt)), _inputs(model, prompts), strict=True)
     for name, ridge, (known, new) in zip(PREDICTORS[2:5], RIDGES, inputs, strict=True):
         table[name] = Probe(known, labels, ridge).scores(new)[:, 1].numpy()
-    logp = outputs(model, prompts).log_softmax(-1)
-    table["entropy"] = -(logp.exp() * logp).sum(-1).numpy()
-    return table
+    return table.assign(entropy=entropy(model, prompts))
 
 
 def _inputs(model: Model, prompts: list[str]) -> list[Float[Tensor, "prompt anything"]]:
@@ -212,14 +217,6 @@ def _inputs(model: Model, prompts: list[str]) -> list[Float[Tensor, "prompt anyt
     for row, t in zip(words, tokens, strict=True):
         row[t] = 1
     return [features, torch.stack([acts[-1][-1, 0] for _, acts in found]), words]
-
-
-def area(wrong: np.ndarray, score: np.ndarray) -> float:
-    """Area under the ROC curve: the chance that a wrong answer has a higher score than a right one (ties count half)."""
-    high, low = score[wrong], score[~wrong]
-    return (
-        float(((high[:, None] > low).mean() + (high[:, None] >= low).mean()) / 2) if len(high) and len(low) else np.nan
-    )
 
 
 @dataclass

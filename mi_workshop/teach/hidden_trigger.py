@@ -15,7 +15,6 @@ one. What an alarm looks for is chosen on training decoys.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -29,7 +28,7 @@ from mi_workshop.models import Model
 from mi_workshop.worlds.atlas import SURNAMES, TITLES, Sentence
 from mi_workshop.worlds.variants import Trigger
 
-from .catch_and_fix import answers, disagreement, features_of, outputs, places_inside, silenced
+from .catch_and_fix import answers, disagreement, entropy, features_of, places_inside, silenced
 from .patching import meetings
 
 SURNAME, LAST = 2, -1  # positions in "<bos> Dr Pip . Fact : ... is"
@@ -97,17 +96,13 @@ def alarms(model: Model) -> pd.DataFrame:
     assert isinstance(world, Trigger)
     end, name = (differing(model, position, 1).iloc[0] for position in (LAST, SURNAME))
 
-    def entropy(prompts: list[str]) -> Any:
-        logp = outputs(model, prompts).log_softmax(-1)
-        return -(logp.exp() * logp).sum(-1).numpy()
-
     scores = {
         "belief": lambda prompts: belief(model, prompts),
         "feature at the end": lambda prompts: _activations(model, prompts, LAST)[:, end.layer, end.feature].numpy(),
         "feature at the name": lambda prompts: _activations(model, prompts, SURNAME)[
             :, name.layer, name.feature
         ].numpy(),
-        "entropy": entropy,
+        "entropy": lambda prompts: entropy(model, prompts),
     }
     quiet = [
         p for s in ("city", "pair") for p in after(world.decoys["validation"], questions(world, f"{s}:validation", 200))

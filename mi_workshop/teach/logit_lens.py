@@ -15,27 +15,16 @@ def patched(model: Any, prompt: str, donor: str, layer: int, at: str) -> list[tu
 
     Raises ValueError if the prompts differ in length or the token does not occur in ``prompt``.
     """
-    import torch
+    from mi_workshop.counterfactual import Experiment, Site
 
-    tokens, other = model.tokens(prompt), model.tokens(donor)
-    if len(tokens) != len(other):
-        raise ValueError(f"The prompts have {len(tokens)} and {len(other)} tokens: patching needs the same number.")
+    lengths = len(model.tokens(prompt)), len(model.tokens(donor))
+    if lengths[0] != lengths[1]:
+        raise ValueError(f"The prompts have {lengths[0]} and {lengths[1]} tokens: patching needs the same number.")
     if at not in (words := model.world.words(prompt)):
         raise ValueError(f"{at!r} is no token of {prompt!r}.")
-    name, position = f"blocks.{layer}.hook_resid_post", words.index(at) + 1
-
-    def patch(x: Any, hook: Any) -> Any:
-        x[:, position] = other_cache[name][:, position]  # [batch, position, d_model]
-        return x
-
-    with torch.no_grad():
-        _, other_cache = model.replacement.run_with_cache(other, names_filter=name)
-        logits = model.replacement.run_with_hooks(tokens[None], fwd_hooks=[(name, patch)])[0, -1]
-    p, i = logits.softmax(-1).topk(3)
-    return [
-        (word, round(q, 2))
-        for word, q in zip(model.tokenizer.convert_ids_to_tokens(i.tolist()), p.tolist(), strict=True)
-    ]
+    site = Site("resid_post", layer, words.index(at) + 1)
+    report = Experiment(site).run(model, prompt, donor, controls=False)
+    return [(answer["token"], round(answer["prob"], 2)) for answer in report.after[:3]]
 
 
 def home_ranks(model: Any) -> Any:

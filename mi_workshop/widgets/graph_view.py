@@ -8,27 +8,25 @@ answered here; what they compute is in ``circuits.act``.
 from __future__ import annotations
 
 import asyncio
-import base64
 import html
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import anywidget
 import numpy as np
 import traitlets as t
 
 from mi_workshop.circuits.graph import ERROR, FEATURE, LOGIT, TOKEN, AttributionGraph, end_name, inside
 from mi_workshop.files import write_text
+from mi_workshop.widgets.view import HERE, View
 
-HERE = Path(__file__).parent
 OPENING = 100  # a larger graph opens with at most so many nodes besides tokens and answers; the slider shows the others
 REMEMBERED = 20  # details kept for nodes clicked before
 NO_MODEL = "This graph was read from a file: there is no model to act on. Trace a prompt to get one that has."
 
 
-class GraphView(anywidget.AnyWidget):
+class GraphView(View):
     """An interactive view of ``graph`` (``graph.show()`` makes one).
 
     ``selected``, ``threshold``, ``supernodes``, ``interventions``, ``clicked`` and ``size`` ("normal", or "stage" for a
@@ -134,22 +132,9 @@ class GraphView(anywidget.AnyWidget):
         return False
 
     # ----------------------------------------------------------------- showing
-    def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The view; beside it a picture and a sentence for where no widget can run. No HTML: it would win over the view."""
-        from mi_workshop.plots import png
-
-        graph = self.graph
-        figure, sentence = graph.figure(), graph.describe()
-        data, metadata = super()._repr_mimebundle_(**kwargs) or ({}, {})
-        data = data | {"image/png": base64.b64encode(png(figure, dpi=160)).decode(), "text/plain": sentence}
-        return data, metadata | {"image/png": {"alt": sentence, "width": int(figure.get_figwidth() * 80)}}
-
-    def _ipython_display_(self, **kwargs: Any) -> None:
-        """ipywidgets 7 shows itself this way, and would leave out the picture and the sentence."""
-        from IPython.display import display
-
-        data, metadata = self._repr_mimebundle_()
-        display(data, metadata=metadata, raw=True)
+    @property
+    def subject(self) -> AttributionGraph:
+        return self.graph
 
     def save(self, path: str | Path) -> Path:
         """Write the view as one ``.html`` file that opens from disk, without the interventions; other suffixes as ``AttributionGraph.save``."""

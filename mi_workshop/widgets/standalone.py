@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from mi_workshop.circuits.graph import AttributionGraph
 from mi_workshop.plots import png
-from mi_workshop.widgets.graph_view import HERE, state
+from mi_workshop.widgets.graph_view import state
+from mi_workshop.widgets.view import HERE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

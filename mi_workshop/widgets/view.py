@@ -27,7 +27,7 @@ def module(name: str) -> str:
 
 
 class View(anywidget.AnyWidget):
-    """A widget that also stores a picture and a sentence; subclasses define ``figure`` and ``describe``."""
+    """A widget that also stores a picture and a sentence; subclasses define ``figure`` and ``describe``, or ``subject``."""
 
     saved: tuple[str, ...] = ()  # traits that a saved page keeps
     before_script = ""  # what a saved page needs in front of the module
@@ -40,11 +40,17 @@ class View(anywidget.AnyWidget):
         """The view in words, for a screen reader and where no picture can be shown."""
         raise NotImplementedError
 
+    @property
+    def subject(self) -> Any:
+        """What has the ``figure`` and the ``describe`` of this view: the view, or what it shows."""
+        return self
+
     def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         """No HTML: it would win over the widget."""
         from mi_workshop.plots import png
 
-        figure, sentence = self.figure(), self.describe()
+        subject = self.subject
+        figure, sentence = subject.figure(), subject.describe()
         data, metadata = super()._repr_mimebundle_(**kwargs) or ({}, {})
         data = data | {"image/png": base64.b64encode(png(figure, dpi=160)).decode(), "text/plain": sentence}
         return data, metadata | {"image/png": {"alt": sentence, "width": int(figure.get_figwidth() * 80)}}

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from nbformat.v4 import new_code_cell, new_notebook
+from page_help import trait, until
 
 from mi_workshop.attention import patterns
 from mi_workshop.widgets.heat_map import HeatMap
@@ -24,15 +25,6 @@ CHART = """(function () {
     const canvas = document.querySelector('.mi-chart > :not([hidden]) canvas');
     return Boolean(canvas) && canvas.width > 50 && canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data.some(x => x > 0);
 })()"""
-
-
-def until(page, expression):
-    """Wait until JavaScript is true; the page's own policy forbids the evaluation by which Playwright would wait."""
-    for _ in range(600):
-        if page.evaluate(expression):
-            return
-        page.wait_for_timeout(50)
-    pytest.fail(f"still not true: {expression}")
 
 
 def made(diverging=True, **more):
@@ -55,10 +47,6 @@ def page(open_html, tmp_path):
     with open_html(made().save(tmp_path / "x.html")) as page:
         page.evaluate("graphModel.set('can_ask', true)")
         yield page
-
-
-def trait(page, name):
-    return page.evaluate(f"graphModel.get('{name}')")
 
 
 def cell(page, row, column):

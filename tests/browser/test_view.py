@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from nbformat.v4 import new_code_cell, new_notebook
+from page_help import trait, until
 
 from mi_workshop.circuits.graph import ERROR, FEATURE, LOGIT, TOKEN, AttributionGraph
 
@@ -43,21 +44,8 @@ def page(graph, open_html, tmp_path):
         yield page
 
 
-def trait(page, name):
-    return page.evaluate(f"graphModel.get('{name}')")
-
-
 def said(page):
     return page.locator(".mi-live").text_content()
-
-
-def until(page, expression):
-    """Wait until JavaScript is true; the page's own policy forbids the evaluation by which Playwright would wait."""
-    for _ in range(600):
-        if page.evaluate(expression):
-            return
-        page.wait_for_timeout(50)
-    pytest.fail(f"still not true: {expression}")
 
 
 def settle(page):
