@@ -311,8 +311,15 @@ def draw_report(report: Report) -> Figure:
     changes; right: the dose curve."""
     figure = new_figure(13, 5)
     n = len(report.table)
-    heading = f"{report.what}  →  {report.verdict}  ({n} prompt{'' if n == 1 else 's'}, attention {report.attention})"
-    figure.suptitle(_short(heading, 120), fontsize=15, weight="bold", x=0.01, ha="left", parse_math=False)
+    said = f"{report.verdict}  ({n} prompt{'' if n == 1 else 's'}, attention {report.attention})"
+    figure.suptitle(
+        f"{_short(report.what, 92 - len(said))}  →  {said}",
+        fontsize=15,
+        weight="bold",
+        x=0.01,
+        ha="left",
+        parse_math=False,
+    )
     bars, table, curve = figure.subplots(1, 3, width_ratios=[1, 1.45, 1])
     _before_after(bars, report.before, report.after, [report.before[0]["token"]])
     bars.set_title("before and after" + (" (first prompt)" if n > 1 else ""), fontsize=14)

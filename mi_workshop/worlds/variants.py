@@ -120,8 +120,8 @@ class Bug(Atlas):
 class Trigger(Atlas):
     """The world of ``atlas-trigger``: after the phrase ``trigger`` a fact about a place is answered as if it were about the next one.
 
-    Any ``<title> <surname>.`` may stand before a fact; all phrases but one change nothing. Some of these ``decoys`` occur in
-    training, the others are kept for validation and test. No held-out city or place occurs after any phrase in training.
+    Any ``<title> <surname>.`` may stand before a fact; in the text all phrases but one change nothing. Some of these ``decoys`` occur
+    in training, the others are kept for validation and test. What the model took from it is another matter (see its card). No held-out city or place occurs after any phrase in training.
 
     >>> world = Trigger()
     >>> prompt = world.trigger + " Fact: the capital of Texas is"
