@@ -7,6 +7,7 @@ import gc
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -107,6 +108,8 @@ def load(name: str = "atlas", transcoders: str = "plt", weights: str | Path | No
     if weights is None and name not in names():
         close = difflib.get_close_matches(str(name), names(), n=1) or names()[:1]
         raise ModelError(f"There is no model {name!r}: did you mean {close[0]!r}? Shipped are {', '.join(names())}.")
+    if str(name).startswith("scenes-"):
+        return import_module("mi_workshop.models.small").load_small(folder)
     if transcoders == "clt" and (folder / "config.json").exists() and not (folder / "clt.safetensors").exists():
         have = ", ".join(sorted(path.parent.name for path in folder.parent.glob("*/clt.safetensors")))
         raise ModelError(
