@@ -43,11 +43,8 @@ class AttentionRNN(nn.Module):
         return nn.utils.rnn.pad_packed_sequence(self.lstm(packed)[0], batch_first=True, total_length=tokens.shape[1])[0]
 
     def forward(
-        self,
-        tokens: Int[Tensor, "passage position"],
-        question: Int[Tensor, "passage word"] | None = None,
-        weights: Tensor | None = None,
-    ) -> tuple[Float[Tensor, "passage class"], Float[Tensor, "passage position"]]:
+        self, tokens: Int[Tensor, "passage position"], question: Int[Tensor, "passage word"] | None = None, weights: Tensor | None = None
+    ) -> tuple[Float[Tensor, "passage class"], Float[Tensor, "passage position"]]:  # fmt: skip
         """Logits and attention weights; ``weights`` [passage, position] replace the model's own."""
         states = self.encode(tokens)  # [passage, position, width]
         asked = states.new_zeros(states[:, 0].shape) if question is None else self.encode(question).mean(1)
@@ -87,7 +84,7 @@ class PassageModel:
         return logits.softmax(-1), used
 
     def weights(self, passages: Sequence[Passage]) -> Float[Tensor, "passage position"]:
-        """The attention weights: ``train(world, attention=model.weights)`` guides another model by them."""
+        """The attention weights; ``train(world, attention=model.weights)`` guides another model by them."""
         return self.predict(passages)[1]
 
     def accuracy(self, passages: Sequence[Passage]) -> float:
@@ -97,26 +94,17 @@ class PassageModel:
 
 def uniform(passages: Sequence[Passage]) -> Float[Tensor, "passage position"]:
     """The same weight for every word of a passage."""
-    return nn.utils.rnn.pad_sequence(
-        [torch.full((len(p.words),), 1 / len(p.words)) for p in passages], batch_first=True
-    )
+    rows = [torch.full((len(p.words),), 1 / len(p.words)) for p in passages]
+    return nn.utils.rnn.pad_sequence(rows, batch_first=True)
 
 
 def train(
-    world: Passages,
-    seed: int = 0,
-    epochs: int = 6,
-    attention: str | Guide = "learned",
-    encoder: str = "lstm",
-    n: int = 4000,
-    progress: bool = True,
-) -> PassageModel:
+    world: Passages, seed: int = 0, epochs: int = 5, attention: str | Guide = "learned", encoder: str = "lstm", n: int = 4000, progress: bool = True
+) -> PassageModel:  # fmt: skip
     """Train on n passages of the world (seconds on one core). ``attention``: ``"learned"``, ``"uniform"`` (frozen), or a function from passages
     to weights. Raises ValueError for another word."""
     if isinstance(attention, str) and attention not in ("learned", "uniform"):
-        raise ValueError(
-            f"There is no attention {attention!r}: choose 'learned', 'uniform' or give a function from passages to weights."
-        )
+        raise ValueError(f"There is no attention {attention!r}: choose 'learned', 'uniform' or give a function.")
     torch.manual_seed(seed)
     guide = uniform if attention == "uniform" else None if isinstance(attention, str) else attention
     model = PassageModel(AttentionRNN(len(world.vocabulary), len(world.classes), encoder=encoder), world, guide)

@@ -1,9 +1,9 @@
 """Reviews of films, and two sets of clinical notes, with planted evidence: each sentence speaks for one answer, for the other, or for none.
 
-The rule is the same in all three. A sentence with an evidence word has the word's sign, turned round by each reversing word in the same
-sentence ("not good", "denies fatigue", "hemoglobin is normal"); any other sentence has none. The answer is the sign of the sum. Three
-things keep a bag of words from knowing it: reversing words also stand in neutral sentences, evidence is reversed as often as the recipe says, and
-values ("low") are also said of what does not matter.
+The rule is the same in all three. A sentence with an evidence word has the word's sign, turned round by each reversing word in it ("not good",
+"denies fatigue", "hemoglobin is normal"); any other sentence has none. The answer is the sign of the sum over sentences. A bag of words cannot
+follow it: about half of the evidence is turned round, reversing words stand in neutral sentences too, and a value ("low") is also said of
+what does not matter.
 
 The notes are wholly synthetic: sentences and rule were invented for this course, describe no patient and are not medical knowledge. They
 stand where the debate on attention used two sets of hospital records that cannot be shared.
@@ -16,7 +16,7 @@ from typing import ClassVar
 import numpy as np
 
 from mi_workshop.worlds.atlas import WorldError
-from mi_workshop.worlds.passages import Passage, Passages
+from mi_workshop.worlds.passages import Passage, Passages, pick
 
 
 class Evidence(Passages):
@@ -36,11 +36,11 @@ class Evidence(Passages):
         cls.vocabulary = tuple(dict.fromkeys(["<pad>", ".", *fixed, *filled]))
 
     def _sentence(self, rng: np.random.Generator, patterns: tuple[str, ...]) -> list[str]:
-        words = [str(rng.choice(self.slots[w[1:-1]])) if w[0] == "{" else w for w in str(rng.choice(patterns)).split()]
+        words = [pick(rng, self.slots[w[1:-1]]) if w[0] == "{" else w for w in pick(rng, patterns).split()]
         return [*(w for w in words if w), "."]
 
     def _draw(self, rng: np.random.Generator) -> tuple[list[str], list[str]]:
-        kinds = [self.telling] * int(rng.choice((1, 3))) + [self.neutral] * int(rng.integers(2, 6))
+        kinds = [self.telling] * int(rng.integers(1, 5)) + [self.neutral] * int(rng.integers(2, 6))
         return [w for i in rng.permutation(len(kinds)) for w in self._sentence(rng, kinds[i])], []
 
     def read(self, words: list[str], question: list[str]) -> Passage:

@@ -12,7 +12,7 @@ from typing import ClassVar
 import numpy as np
 
 from mi_workshop.worlds.atlas import WorldError
-from mi_workshop.worlds.passages import Passage, Passages
+from mi_workshop.worlds.passages import Passage, Passages, pick
 
 PEOPLE = ("Sandra", "John", "Mary", "Daniel", "Julie", "Fred")
 PLACES = ("garden", "office", "kitchen", "bathroom", "hallway", "bedroom")
@@ -39,11 +39,11 @@ class Rooms(Passages):
     _groups: ClassVar = (PEOPLE, PLACES, VERBS)
 
     def _draw(self, rng: np.random.Generator) -> tuple[list[str], list[str]]:
-        present = rng.choice(PEOPLE, rng.integers(2, 6), replace=False)
+        present = [PEOPLE[i] for i in rng.permutation(len(PEOPLE))[: rng.integers(2, 6)]]
         words: list[str] = []
         for _ in range(rng.integers(self.sentences[0], self.sentences[1] + 1)):
-            words += [str(rng.choice(present)), str(rng.choice(VERBS)), "to", "the", str(rng.choice(PLACES)), "."]
-        return words, ["Where", "is", str(rng.choice(sorted(set(words) & set(PEOPLE)))), "?"]
+            words += [pick(rng, present), pick(rng, VERBS), "to", "the", pick(rng, PLACES), "."]
+        return words, ["Where", "is", pick(rng, sorted(set(words) & set(PEOPLE))), "?"]
 
     def _split_question(self, words: list[str]) -> tuple[list[str], list[str]]:
         return words[:-4], words[-4:]
