@@ -46,9 +46,12 @@ def main() -> None:
 
 
 def _load(name: str) -> Any:
-    from mi_workshop.models import load
+    from mi_workshop.models import ModelError, load
 
-    return load(name)
+    model = load(name)
+    if not hasattr(model, "tokenizer"):
+        raise ModelError(f"{name} looks at pictures: this command needs a language model, such as atlas.")
+    return model
 
 
 model_option = click.option("--model", default="atlas", show_default=True, help="Which model to look into.")

@@ -8,8 +8,10 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 
 import mi_workshop as mi
+from mi_workshop.cli import main
 from mi_workshop.models import WEIGHTS, ModelError
 from mi_workshop.models.small import to_pixels
 from mi_workshop.worlds import Scenes, WorldError
@@ -123,6 +125,12 @@ def test_substitutions_are_all_there_are():
         assert (
             len({s.image.tobytes() for s in pictures}) == len(pictures) == len(SHAPES) * len(COLOURS) - len(UNSEEN) - 1
         )
+
+
+def test_a_scene_shows_itself_and_says_what_it_shows(tmp_path):
+    data, _ = SCENES[0]._repr_mimebundle_()
+    assert "image/png" in data and SCENES[0].caption[1:] in data["text/plain"]
+    assert SCENES[0].save(tmp_path / "scene.png").stat().st_size > 1000
 
 
 @pytest.mark.parametrize(
@@ -248,6 +256,11 @@ def test_missing_and_damaged_files_are_named(tmp_path):
     assert len(str(error.value).splitlines()) == 1
     with pytest.raises(ModelError, match="did you mean 'scenes-clip'"):
         mi.load("scenes-clp")
+
+
+def test_the_commands_for_language_models_say_so():
+    result = CliRunner().invoke(main, ["trace", "a red circle", "--model", "scenes-cnn"])
+    assert result.exit_code == 2 and "language model" in result.output and "Traceback" not in result.output
 
 
 def test_weights_are_small():

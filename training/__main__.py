@@ -4,6 +4,7 @@ In order: the language model, its per-layer and cross-layer transcoders, the tab
 figures (on validation) and the model card. Everything is seeded; an interrupted run goes on from its last checkpoint.
 ``--test`` opens the test strata, which is done once, for the card of a release. ``--seed 1 --out FOLDER`` trains another
 seed into FOLDER, without cross-layer transcoders, and writes its figures to ``training/seeds/``, from where the card takes them.
+The models of Scenes (``python -m training scenes-cnn``) have their own recipes in ``training/scenes.py``.
 """
 
 from __future__ import annotations
@@ -215,6 +216,8 @@ def main() -> None:
     parser.add_argument("--test", action="store_true", help="open the test strata for the card")
     args = parser.parse_args()
     if args.name in scenes.RECIPES:
+        if args.seed is not None or args.only not in (None, "model", "card"):
+            parser.error("the models of Scenes have one seed, and two stages: model and card")
         return scenes.run(args.name, args.out, args.only, args.test)
     shipped, world = RECIPES[args.name], world_of(args.name)
     recipe = shipped if args.seed is None else replace(shipped, seed=args.seed)

@@ -66,8 +66,8 @@ RECIPES = {
                 ("vocabulary", len(VOCABULARY)), ("max_tokens", Scenes.max_tokens), ("d_model", 64), ("n_heads", 4),
                 ("n_visual", 3), ("n_textual", 2),
             ),
-            batch=128,
-            steps=1500,
+            scenes=16000,
+            steps=2500,
             learning_rate=2e-3,
         ),
     )
@@ -89,6 +89,11 @@ def wrong_word(caption: str, kind: str, rng: np.random.Generator) -> str | None:
     return " ".join(words)
 
 
+def false_caption(caption: str, rng: np.random.Generator) -> str:
+    """The caption with a wrong word of any kind that it has."""
+    return next(w for kind in rng.permutation(KINDS) if (w := wrong_word(caption, kind, rng)))
+
+
 KINDS = ("colour", "shape", "size", "relation")
 
 
@@ -100,20 +105,20 @@ def classifier_loss(module: nn.Module, pixels: Tensor, scenes: list[Scene], rng:
 
 
 def contrastive_loss(module: Any, pixels: Tensor, scenes: list[Scene], rng: np.random.Generator) -> Tensor:
-    """Symmetric cross-entropy of pictures and captions, with a false caption beside each; other captions that happen to be true of a
-    picture count neither way."""
+    """Symmetric cross-entropy of pictures and captions, and for each picture that of its caption against one with a wrong word; other
+    captions that happen to be true of a picture count neither way."""
+    n = len(scenes)
     captions = [s.caption if rng.random() < 0.5 else str(rng.choice(sorted(s.captions))) for s in scenes]
-    false = [wrong_word(c, str(rng.choice(KINDS)), rng) or wrong_word(c, "shape", rng) or c for c in captions]
-    texts = captions + false
+    texts = captions + [false_caption(c, rng) for c in captions]
     ids = {word: i for i, word in enumerate(VOCABULARY)}
     rows = [[ids[w] for w in text.split()] for text in texts]
     tokens = torch.tensor([row + [0] * (Scenes.max_tokens - len(row)) for row in rows])
     logits = module(pixels, tokens) * module.log_scale.exp()  # [picture, text]
-    true = torch.tensor([[text in s.captions for text in texts] for s in scenes])
-    own = torch.arange(len(scenes))
+    true, own = torch.tensor([[text in s.captions for text in texts] for s in scenes]), torch.arange(n)
     true[own, own] = False
     logits = logits.masked_fill(true, -torch.inf)
-    return (cross_entropy(logits, own) + cross_entropy(logits[:, : len(scenes)].T, own)) / 2
+    pairs = torch.stack([logits[own, own], logits[own, own + n]], 1)
+    return (cross_entropy(logits, own) + cross_entropy(logits[:, :n].T, own)) / 2 + cross_entropy(pairs, 0 * own)
 
 
 def train(recipe: ScenesRecipe, folder: Path) -> None:
@@ -122,10 +127,18 @@ def train(recipe: ScenesRecipe, folder: Path) -> None:
     torch.set_flush_denormal(True)
     config: dict[str, Any] = {"network": recipe.network, "size": dict(recipe.size), "cue": recipe.cue}
     module = build(config)
-    convolutions = [name for name, part in module.named_children() if isinstance(part, nn.Conv2d)]
-    for name in convolutions:  # batch norm speeds training up; it is folded into the convolutions before they are saved
-        conv = getattr(module, name)
-        setattr(module, name, nn.Sequential(conv, nn.BatchNorm2d(conv.out_channels)))
+    convolutions = [
+        (parent, name)
+        for parent in module.modules()
+        for name, part in parent.named_children()
+        if isinstance(part, nn.Conv2d)
+    ]
+    for (
+        parent,
+        name,
+    ) in convolutions:  # batch norm speeds training up; it is folded into the convolutions before they are saved
+        conv = getattr(parent, name)
+        setattr(parent, name, nn.Sequential(conv, nn.BatchNorm2d(conv.out_channels)))
     scenes = Scenes(recipe.seed, recipe.cue).sample(recipe.scenes, "train")
     pixels = torch.from_numpy(np.stack([s.image for s in tqdm(scenes, desc="pictures", mininterval=5)]))
     pixels = pixels.permute(0, 3, 1, 2).contiguous()  # [picture, rgb, y, x] bytes
@@ -145,8 +158,8 @@ def train(recipe: ScenesRecipe, folder: Path) -> None:
         optimizer.step()
         progress.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
     module.eval()
-    for name in convolutions:
-        setattr(module, name, nn.utils.fusion.fuse_conv_bn_eval(*getattr(module, name)))
+    for parent, name in convolutions:
+        setattr(parent, name, nn.utils.fusion.fuse_conv_bn_eval(*getattr(parent, name)))
     write_text(folder / "config.json", json.dumps(config, indent=1))
     save_tensors(folder / "model.safetensors", module.state_dict())
 

@@ -71,7 +71,7 @@ class Block(nn.Module):
 class CLIP(nn.Module):
     """Image and text encoder with one space, trained contrastively (Radford et al. 2021), tiny.
 
-    Pictures: three convolutions make 8×8 patches (early convolutions let a small vision transformer learn fast, Xiao et al. 2021), a
+    Pictures: four convolutions make 8×8 patches (early convolutions let a small vision transformer learn fast, Xiao et al. 2021), a
     class token is put before them. Text: one token per word, <pad> is id 0. Image blocks are ``visual.0``, ..., text blocks ``textual.0``, ...
     """
 
@@ -79,9 +79,10 @@ class CLIP(nn.Module):
         super().__init__()
         d = d_model
         self.stem = nn.Sequential(
-            nn.Conv2d(3, d // 4, 3, stride=2, padding=1), nn.ReLU(),
-            nn.Conv2d(d // 4, d // 2, 3, stride=2, padding=1), nn.ReLU(),
-            nn.Conv2d(d // 2, d, 3, stride=2, padding=1),
+            nn.Conv2d(3, 16, 5, stride=2, padding=2), nn.ReLU(),
+            nn.Conv2d(16, 32, 3, stride=2, padding=1), nn.ReLU(),
+            nn.Conv2d(32, 48, 3, padding=1), nn.ReLU(),
+            nn.Conv2d(48, d, 3, stride=2, padding=1),
         )  # fmt: skip
         self.class_token = nn.Parameter(torch.randn(d) * 0.1)
         self.patch_position = nn.Parameter(torch.randn(65, d) * 0.1)

@@ -20,10 +20,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import permutations
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
+from mi_workshop.show import Shown
 from mi_workshop.worlds.atlas import WorldError
 
 SIDE = 64  # pixels
@@ -76,7 +78,7 @@ class Object:
     def radius(self) -> float:
         return SIZES[self.size] * self.scale
 
-    @cached_property
+    @property
     def coverage(self) -> Float[np.ndarray, "y x"]:
         """Share of each pixel that the object covers (its edge is anti-aliased)."""
         c, s, r = np.cos(self.angle), np.sin(self.angle), self.radius
@@ -109,8 +111,8 @@ def relation(a: Object, b: Object) -> str | None:
 
 
 @dataclass(frozen=True)
-class Scene:
-    """One picture. ``objects``: the large one first, as drawn; ``cue``: the marker's colour; ``corner``: 0 to 3, row by row; ``seed``: of
+class Scene(Shown):
+    """One picture, which shows itself in a notebook. ``objects``: the large one first, as drawn; ``cue``: the marker's colour; ``corner``: 0 to 3, row by row; ``seed``: of
     the background."""
 
     objects: tuple[Object, ...]
@@ -138,7 +140,7 @@ class Scene:
         pair = (self.target.colour, self.target.shape) if self.target else None
         return next((f"pair:{split}" for split, pairs in HELD_OUT.items() if pair in pairs), None)
 
-    @cached_property
+    @property
     def image(self) -> UInt8[np.ndarray, "y x rgb"]:
         """The picture."""
         rng = np.random.default_rng(self.seed)
@@ -147,7 +149,7 @@ class Scene:
         noise = rng.integers(-14, 15, (3, SIDE, SIDE))
         for o in self.objects:
             colour = np.array(COLOURS[o.colour])[:, None, None] + o.shade
-            picture = picture * (1 - o.coverage) + colour * o.coverage
+            picture = picture + (colour - picture) * o.coverage
         picture = np.where(self.cue_mask, np.array(CUE_COLOURS[self.cue])[:, None, None], picture)
         return np.clip(np.rint(picture + noise), 0, 255).astype(np.uint8).transpose(1, 2, 0)
 
@@ -180,6 +182,18 @@ class Scene:
             if how := relation(a, b):
                 said += [f"{p} {how} {q}" for p in a.phrases() for q in b.phrases()]
         return frozenset(said)
+
+    def words(self) -> str:
+        return f"{self.caption[0].upper()}{self.caption[1:]}; a {self.cue} marker in the corner."
+
+    def figure(self) -> Any:
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(2, 2))
+        axes = figure.add_axes((0, 0, 1, 1))
+        axes.imshow(self.image)
+        axes.set_axis_off()
+        return figure
 
     def replace(self, obj: Object, **attributes: str | float) -> Scene:
         """The same picture in which ``obj`` has another ``shape``, ``colour``, ``size``, ``x`` or ``y``; nothing else changes.
