@@ -75,7 +75,9 @@ class CLIP(nn.Module):
     class token is put before them. Text: one token per word, <pad> is id 0. Image blocks are ``visual.0``, ..., text blocks ``textual.0``, ...
     """
 
-    def __init__(self, vocabulary: int, max_tokens: int, d_model: int, n_heads: int, n_visual: int, n_textual: int):
+    def __init__(
+        self, vocabulary: int, max_tokens: int, d_model: int, d_out: int, n_heads: int, n_visual: int, n_textual: int
+    ):
         super().__init__()
         d = d_model
         self.stem = nn.Sequential(
@@ -84,25 +86,26 @@ class CLIP(nn.Module):
             nn.Conv2d(32, 48, 3, padding=1), nn.ReLU(),
             nn.Conv2d(48, d, 3, stride=2, padding=1),
         )  # fmt: skip
-        self.class_token = nn.Parameter(torch.randn(d) * 0.1)
-        self.patch_position = nn.Parameter(torch.randn(65, d) * 0.1)
+        self.class_token = nn.Parameter(torch.randn(d) * 0.5)
+        self.row_position, self.column_position = (nn.Parameter(torch.randn(8, d) * 0.5) for _ in range(2))
         self.visual = nn.ModuleList(Block(d, n_heads) for _ in range(n_visual))
-        self.visual_norm, self.visual_out = nn.LayerNorm(d), nn.Linear(d, d, bias=False)
+        self.visual_norm, self.visual_out = nn.LayerNorm(d), nn.Linear(d, d_out, bias=False)
         self.words = nn.Embedding(vocabulary, d)
-        self.word_position = nn.Parameter(torch.randn(max_tokens, d) * 0.1)
+        self.word_position = nn.Parameter(torch.randn(max_tokens, d))
         self.textual = nn.ModuleList(Block(d, n_heads) for _ in range(n_textual))
-        self.textual_norm, self.textual_out = nn.LayerNorm(d), nn.Linear(d, d, bias=False)
+        self.textual_norm, self.textual_out = nn.LayerNorm(d), nn.Linear(d, d_out, bias=False)
         self.log_scale = nn.Parameter(torch.tensor(2.0))
 
-    def encode_image(self, pixels: Float[Tensor, "picture rgb y x"]) -> Float[Tensor, "picture d_model"]:
+    def encode_image(self, pixels: Float[Tensor, "picture rgb y x"]) -> Float[Tensor, "picture d_out"]:
         """Unit vectors, one per picture."""
-        patches = self.stem(4 * pixels - 2).flatten(2).transpose(1, 2)  # [picture, 64 patches row by row, d_model]
-        x = torch.cat([self.class_token.expand(len(patches), 1, -1), patches], 1) + self.patch_position
+        patches = self.stem(4 * pixels - 2).permute(0, 2, 3, 1) + self.row_position[:, None] + self.column_position
+        patches = patches.flatten(1, 2)  # [picture, 64 patches row by row, d_model]
+        x = torch.cat([self.class_token.expand(len(patches), 1, -1), patches], 1)
         for block in self.visual:
             x = block(x)
         return nn.functional.normalize(self.visual_out(self.visual_norm(x[:, 0])), dim=-1)
 
-    def encode_text(self, tokens: Int[Tensor, "query word"]) -> Float[Tensor, "query d_model"]:
+    def encode_text(self, tokens: Int[Tensor, "query word"]) -> Float[Tensor, "query d_out"]:
         """Unit vectors, one per query: the mean over its words."""
         padding = tokens == 0
         x = self.words(tokens) + self.word_position[: tokens.shape[1]]

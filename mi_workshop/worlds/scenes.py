@@ -112,8 +112,11 @@ def relation(a: Object, b: Object) -> str | None:
 
 @dataclass(frozen=True)
 class Scene(Shown):
-    """One picture, which shows itself in a notebook. ``objects``: the large one first, as drawn; ``cue``: the marker's colour; ``corner``: 0 to 3, row by row; ``seed``: of
-    the background."""
+    """One picture, which shows itself in a notebook.
+
+    ``objects``: as drawn, the large one first; ``cue``: the marker's colour; ``corner``: the marker's, 0 to 3 row by row; ``seed``: the
+    background's.
+    """
 
     objects: tuple[Object, ...]
     cue: str
