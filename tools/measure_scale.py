@@ -4,7 +4,7 @@
     python tools/measure_scale.py --lengths 11 --kept 1024 --batches 64 --device cpu                             # 16 GB of RAM
 
 Each run replaces the earlier one with the same settings on the same device. Thresholds of the random JumpReLU transcoders are set, layer
-by layer, so that as many features are active as GemmaScope's average L0 says (``scale.GEMMA_L0``).
+by layer, so that as many features are active as GemmaScope's average L0 says (``GEMMA_L0``).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import statistics
 import sys
 import time
 import weakref
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,10 @@ from torch.utils._pytree import tree_leaves
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parent))
-import scale  # noqa: E402
+import scale_formulas as scale  # noqa: E402
+from random_model import force_active, random_model  # noqa: E402
+
+DOCS = Path(__file__).parents[1] / "docs"
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
@@ -58,84 +62,6 @@ class LiveBytes(TorchDispatchMode):
                     self.peak = max(self.peak, self.now)
                     weakref.finalize(storage, self._freed, key, size)
         return out
-
-
-class Tokens:
-    """Stands in for a tokenizer: token ids are given, names are numbers."""
-
-    padding_side, bos_token, bos_token_id, all_special_ids = "right", "<bos>", 0, [0]
-
-    def __init__(self, vocab_size: int) -> None:
-        self.vocab_size = vocab_size
-
-    def decode(self, ids: Any) -> str:
-        return str(ids)
-
-
-def random_model(shape: scale.Shape, dtype: torch.dtype = torch.bfloat16, device: str = "cpu", seed: int = 0) -> Any:
-    """circuit-tracer's replacement model of this shape, every weight random."""
-    from circuit_tracer.replacement_model.replacement_model_transformerlens import TransformerLensReplacementModel
-    from circuit_tracer.transcoder.activation_functions import JumpReLU
-    from circuit_tracer.transcoder.cross_layer_transcoder import CrossLayerTranscoder
-    from circuit_tracer.transcoder.single_layer_transcoder import SingleLayerTranscoder, TranscoderSet
-    from transformer_lens import HookedTransformerConfig
-
-    torch.manual_seed(seed)
-    gemma = {
-        "use_local_attn": True, "window_size": shape.n_ctx // 2, "attn_types": ["global", "local"] * shape.n_layers,
-        "attn_scores_soft_cap": 50.0, "output_logits_soft_cap": 30.0,
-    }  # fmt: skip
-    config = HookedTransformerConfig(
-        n_layers=shape.n_layers, d_model=shape.d_model, d_head=shape.d_head, n_heads=shape.n_heads, d_mlp=shape.d_mlp,
-        n_key_value_heads=shape.n_kv if shape.n_kv != shape.n_heads else None, d_vocab=shape.d_vocab, n_ctx=shape.n_ctx,
-        act_fn="gelu_pytorch_tanh" if shape.gated else "gelu_new", gated_mlp=shape.gated, normalization_type=shape.norm,
-        final_rms=shape.norm == "RMS", positional_embedding_type="rotary" if shape.rotary else "standard",
-        use_normalization_before_and_after=shape.post_norms, use_qk_norm=shape.qk_norm, device=device, dtype=dtype,
-        init_weights=False, **(gemma if shape.masks == 2 else {}),
-    )  # fmt: skip
-    hooks = {
-        "feature_input_hook": "ln2.hook_normalized" if shape.reads_normalized else "hook_resid_mid",
-        "feature_output_hook": "hook_mlp_out", "scan": "random",
-    }  # fmt: skip
-    where: Any = {"device": torch.device(device), "dtype": dtype}
-    layers, d, width = shape.n_layers, shape.d_model, shape.features
-    transcoders: Any
-    if shape.clt:
-        transcoders = CrossLayerTranscoder(layers, width, d, "jump_relu", lazy_decoder=False, **hooks, **where)
-    else:
-        one = {
-            i: SingleLayerTranscoder(d, width, JumpReLU(torch.zeros(width, dtype=dtype, device=device)), i, **where)
-            for i in range(layers)
-        }
-        transcoders = TranscoderSet(one, **hooks)
-    model = TransformerLensReplacementModel.from_config(config, transcoders)
-    for name, parameter in model.named_parameters():
-        if parameter.ndim > 1 and "threshold" not in name:
-            parameter.data.normal_(0, 0.02)
-    model.tokenizer = Tokens(shape.d_vocab)
-    return model
-
-
-@torch.no_grad()
-def force_active(model: Any, tokens: torch.Tensor, active: tuple[int, ...]) -> None:
-    """Set the thresholds so that ``active[layer]`` features are active over the positions after <bos> (a few fewer where numbers tie)."""
-    for parameter in model.transcoders.parameters():
-        if parameter.ndim == 1 or parameter.shape[1:2] == (1,):
-            parameter.zero_()
-    seen: dict[int, torch.Tensor] = {}
-    _, hooks = model._get_activation_caching_hooks(apply_activation_function=False)
-    names = [name for name, _ in hooks]
-
-    def look(acts: torch.Tensor, hook: Any) -> None:
-        seen[hook.layer()] = model.transcoders.encode_layer(acts, hook.layer(), apply_activation_function=False)[0, 1:]
-
-    model.run_with_hooks(tokens, fwd_hooks=[(name, look) for name in names])
-    for layer, count in enumerate(active):
-        threshold = seen[layer].flatten().float().topk(count + 1).values[-1]
-        if hasattr(model.transcoders, "activation_function"):
-            model.transcoders.activation_function.threshold[layer] = threshold
-        else:
-            model.transcoders[layer].activation_function.threshold.fill_(threshold)
 
 
 def speed(device: str, dtype: torch.dtype) -> tuple[float, float]:
@@ -268,6 +194,24 @@ def tables(kept: int, tokens: int = 11, logits: int = 10) -> dict[str, Any]:
     return {"kept": kept, "nodes": len(graph.nodes), "links": len(graph.links), "seconds": seconds, "more_rss": more}
 
 
+def per_operation() -> float:
+    """Seconds of one call into torch where nothing but the call counts: ``attribute`` on a tiny model, the best of five."""
+    from circuit_tracer.attribution.attribute import attribute
+
+    shape = replace(scale.GEMMA, d_model=8, d_head=2, d_mlp=8, d_vocab=40, n_ctx=16, features=20)
+    run = scale.Run(shape, 8, 64, 8, (3,) * shape.n_layers)
+    model, tokens, seconds = random_model(shape), torch.arange(run.tokens), []
+    force_active(model, tokens, run.active)
+    options = {"batch_size": run.batch, "max_feature_nodes": run.kept, "desired_logit_prob": 1.0}
+    for _ in range(5):
+        start = time.perf_counter()
+        attribute(tokens, model, **options)
+        seconds.append(time.perf_counter() - start)
+    with LiveBytes(model) as live:
+        attribute(tokens, model, **options)
+    return min(seconds) / live.ops
+
+
 def _tensors(model: Any) -> list[torch.Tensor]:
     return [*model.parameters(), *model.buffers()]
 
@@ -294,18 +238,21 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=["cuda", "cpu"])
     parser.add_argument("--dtype", default="bfloat16", choices=sorted(DTYPES))
     parser.add_argument("--seconds", type=float, default=540, help="start no further run after so many seconds")
-    parser.add_argument("--embedded", action="store_true", help="measure Atlas instead")
+    parser.add_argument(
+        "--embedded", action="store_true", help="measure Atlas, and the cost of one call into torch, instead"
+    )
     parser.add_argument("--hosted", type=Path, nargs="+", help="measure the opening of these graph files instead")
     parser.add_argument("--tables", type=int, nargs="+", help="measure our tables alone, for so many features, instead")
-    parser.add_argument("--out", type=Path, default=scale.DOCS / "costs.json")
+    parser.add_argument("--out", type=Path, default=DOCS / "costs.json")
     options = parser.parse_args()
     begun = time.perf_counter()
-    costs: dict[str, Any] = {"embedded": {}, "hosted": [], "tables": [], "gemma": []}
+    costs: dict[str, Any] = {"embedded": {}, "per_operation": 0.0, "hosted": [], "tables": [], "gemma": []}
     if options.out.exists():
         costs = json.loads(options.out.read_text())
     if options.embedded or options.hosted or options.tables:
         if options.embedded:
             costs["embedded"] = machine("cpu") | embedded()
+            costs["per_operation"] = per_operation()
         if options.hosted:
             costs["hosted"] = [hosted(path) for path in options.hosted]
         if options.tables:
