@@ -61,6 +61,18 @@ def test_weights_and_transcoders_are_counted_exactly(traced):
     assert sum(buffers.values()) - run.shape.buffers(2) == 4 * run.shape.n_layers  # TransformerLens' own scalar, IGNORE
 
 
+def test_offloading_is_counted_exactly(traced):
+    """It is what a user turns on when the model does not fit: it must free what the page says."""
+    model, run, _ = traced
+    targets = (
+        model.get_offload_targets_phase0(),
+        model.get_offload_targets_phase1(),
+        model.get_offload_targets_phase2(),
+    )
+    freed = [sum(p.numel() * 2 for m in modules for p in m.parameters()) for modules in targets]
+    assert freed == list(run.moved)
+
+
 def test_features_are_forced(traced):
     """Otherwise the simulated prompt would not be the published one."""
     _, run, measured = traced

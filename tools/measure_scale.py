@@ -164,8 +164,8 @@ def hosted(path: Path) -> dict[str, Any]:
 
 
 def tables(kept: int, tokens: int = 11, logits: int = 10) -> dict[str, Any]:
-    """Our tables from a graph in which every source that can reach a target does (earlier layer, no later position): the most
-    links that there can be. Features lie as GemmaScope's average L0 has them; weights are random; no model is needed."""
+    """Our tables from a graph in which every node acts on all that it can reach (later layer, no earlier position). Features lie as
+    GemmaScope's average L0 has them; weights are random; no model is needed."""
     from types import SimpleNamespace as Names
 
     from mi_workshop.circuits.graph import from_circuit_tracer
@@ -186,12 +186,11 @@ def tables(kept: int, tokens: int = 11, logits: int = 10) -> dict[str, Any]:
         logit_targets=[Names(vocab_idx=i, token_str=str(i)) for i in range(logits)],
         logit_probabilities=torch.full((logits,), 1 / logits), adjacency_matrix=torch.randn(reach.shape) * reach,
     )  # fmt: skip
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start = time.perf_counter()
     graph = from_circuit_tracer(raw, "random", [str(i) for i in range(tokens)], {}, "<bos>")
     seconds = time.perf_counter() - start
-    more = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
-    return {"kept": kept, "nodes": len(graph.nodes), "links": len(graph.links), "seconds": seconds, "more_rss": more}
+    rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return {"kept": kept, "nodes": len(graph.nodes), "links": len(graph.links), "seconds": seconds, "peak_rss": rss}
 
 
 def per_operation() -> float:

@@ -57,6 +57,7 @@ def page(costs: dict) -> str:
     runs = cuda or costs["gemma"]
     slacks = [slack(r) for r in runs]
     usual = gemma_run(11, 4096, largest_batch(11, 4096))
+    usual_most = replace(usual, kept=max(r["kept"] for r in costs["tables"]))
     embedded, hosted, call = costs["embedded"], costs["hosted"], costs["per_operation"]
     graphs = ", ".join(f"{g['nodes']:,} nodes and {g['links']:,} links: {g['bytes'] / 1e6:.1f} MB" for g in hosted)
     tiers = [
@@ -66,7 +67,7 @@ def page(costs: dict) -> str:
          f"{max(g['peak_rss'] for g in hosted) / 1e9:.1f} GB RAM, measured",
          f"opening {max(g['seconds'] for g in hosted):.1f} s, measured; a new graph is computed by Neuronpedia and waits in its queue: not measured"],
         ["GPU (Colab T4, gemma-2-2b)", f"{gb(sum(GEMMA.download))} GB, formula", "the same",
-         f"{gb(usual.peak)} GB GPU, {gb(usual.host)} GB RAM for the edges, formula", t4_seconds(usual, slacks, call)],
+         f"{gb(usual.peak)} GB GPU, {gb(usual.packaging)} GB RAM for the edges, formula", t4_seconds(usual, slacks, call)],
         ["cluster", "as GPU, on every worker", "as GPU", "as GPU, each", "prompts × seconds / workers: every worker holds a model of its own; not measured"],
     ]  # fmt: skip
     models = []
@@ -85,12 +86,14 @@ def page(costs: dict) -> str:
     for tokens in (11, 32, 64):
         for kept in (1024, 4096, 8192):
             at = {b: gemma_run(tokens, kept, b) for b in (64, 256)}
-            batch = largest_batch(tokens, kept)
-            best = gemma_run(tokens, kept, batch or BATCHES[-1])
+            batch, offload = largest_batch(tokens, kept), False
+            if not batch:
+                batch, offload = largest_batch(tokens, kept, True), True
+            best = gemma_run(tokens, kept, batch or BATCHES[-1], offload)
             grid.append([
                 str(tokens), f"{at[64].n_active:,}", f"{kept:,}", *(gb(r.peak) for r in at.values()),
-                *(gb(replace(r, offload=True).peak) for r in at.values()), gb(best.host),
-                str(batch or "none"), t4_seconds(best, slacks, call) if batch else "does not fit",
+                *(gb(replace(r, offload=True).peak) for r in at.values()), gb(best.packaging),
+                f"{batch or 'none'}{', offload' * offload}", t4_seconds(best, slacks, call) if batch else "does not fit",
             ])  # fmt: skip
     checks = [
         [r["device"], r["dtype"], str(r["tokens"]), f"{r['active']:,}", f"{r['kept']:,}", str(r["batch"]),
@@ -100,7 +103,7 @@ def page(costs: dict) -> str:
         for r in costs["gemma"]
     ]  # fmt: skip
     ours = [
-        [f"{r['kept']:,}", f"{r['nodes']:,}", f"{r['links']:,}", f"{r['seconds']:.1f}", gb(r["more_rss"])]
+        [f"{r['kept']:,}", f"{r['nodes']:,}", f"{r['links']:,}", f"{r['seconds']:.1f}", gb(r["peak_rss"])]
         for r in costs["tables"]
     ]
     first = runs[0]
@@ -132,7 +135,7 @@ Active features: the average L0 that GemmaScope's files state, {sum(GEMMA_L0):,}
 (assumed, for CUDA and fragmentation). The batch matters most: the gradients are gathered at every active feature of a layer,
 [batch, features of the layer, d_model], which at {grid[-1][0]} tokens and batch 256 is {gb(gemma_run(64, 8192, 256).backward)} GB for a
 moment. By the formula a smaller batch costs little time, as the work per feature stays the same. Offloading does not lower the set-up, which
-holds all weights and all transcoders at once.
+holds all weights and all transcoders at once; what it moves goes to the RAM.
 
 ## Measured against the formulas: full-size Gemma-2-2B, random weights, random 16k transcoders
 
@@ -146,7 +149,10 @@ weights make "our tables" pessimistic: no effect between two nodes is exactly ze
 
 From circuit-tracer's matrix to our tables, where every node that can act on another does; 11 tokens, no model involved.
 
-{table("features kept|nodes|links|seconds|more RAM, GB", ours)}
+{table("features kept|nodes|links|seconds|process RSS, GB", ours)}
+
+Beside it, the attribution of the Dallas prompt with {usual_most.n_kept:,} features kept takes {t4_seconds(usual_most, slacks, call)} on a T4: on a GPU our
+part is not small.
 
 ## The rule for the T4
 

@@ -199,18 +199,24 @@ class Run:
         return (s.transcoder_parameters - self.lazy * decoders) * self.size
 
     @property
-    def phases(self) -> dict[str, int]:
-        """The most the GPU holds in each phase (torch's ``max_memory_allocated``; CUDA itself and fragmentation come on top).
-        Offloading moves the transcoders after the set-up, the MLPs after the forward pass and both embeddings after that."""
-        s, held = self.shape, self.weights + self.context
+    def moved(self) -> tuple[int, int, int]:
+        """What offloading takes from the GPU: the transcoders after the set-up, the MLPs after the forward pass, both embeddings
+        after that."""
+        s = self.shape
         mlp = s.n_layers * ((2 + s.gated) * s.d_model * s.d_mlp + s.d_mlp + s.d_model) * self.size
-        ends = (2 * s.d_model + 1) * s.d_vocab * self.size
-        lists = (self.n_active + sum(self.writes)) * s.d_model * self.size
-        rest = held + self.retained + (0 if self.offload else self.transcoders)
+        return self.transcoders, mlp, (2 * s.d_model + 1) * s.d_vocab * self.size
+
+    @property
+    def phases(self) -> dict[str, int]:
+        """The most the GPU holds in each phase (torch's ``max_memory_allocated``; CUDA itself and fragmentation come on top)."""
+        held = self.weights + self.context
+        lists = (self.n_active + sum(self.writes)) * self.shape.d_model * self.size
+        first, later = (self.moved[0], sum(self.moved[1:])) if self.offload else (0, 0)
+        rest = held + self.transcoders - first + self.retained
         return {
             "setup": held + self.transcoders + max(lists, replace(self, batch=1).forward),
             "forward": rest + self.forward,
-            "backward": rest - self.offload * (mlp + ends) + max(self.backward, self.ranking),
+            "backward": rest - later + max(self.backward, self.ranking),
         }
 
     @property
