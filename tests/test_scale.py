@@ -38,9 +38,9 @@ ACTIVE = (150, 90, 40)
 @pytest.fixture(scope="module", params=SHAPES)
 def traced(request):
     """A tiny random model of this architecture, its run on paper, circuit-tracer's graph of it, and what was held meanwhile."""
-    measure = tool("measure_scale")
+    measure, make = tool("measure_scale"), tool("random_model")
     run = scale.Run(SHAPES[request.param], tokens=12, kept=60, batch=8, active=ACTIVE)
-    model = measure.random_model(run.shape)
+    model = make.random_model(run.shape)
     measured = measure.measure(model, run, "cpu")
     run = replace(run, active=tuple(active_by_layer(model, run)))
     return model, run, measured
@@ -126,8 +126,17 @@ def test_features_dominate_the_peak_of_a_long_prompt():
     shape = replace(GEMMA, d_mlp=64, d_vocab=64)
     run = scale.Run(shape, tokens=24, kept=2000, batch=16, active=(1500, 300, 200), logits=4)
     assert run.phases["backward"] == run.peak > 2 * run.weights
-    model = measure.random_model(shape)
+    model = tool("random_model").random_model(shape)
     assert measure.measure(model, run, "cpu")["peak"] == pytest.approx(run.cpu_peak, rel=0.06)
+
+
+def test_the_unembedding_is_held_twice():
+    """At full size this copy is the peak of a short prompt, more than a gigabyte."""
+    shape = replace(GEMMA, d_vocab=20_000)
+    run = scale.Run(shape, tokens=8, kept=10, batch=2, active=(10, 10, 10), logits=2)
+    assert run.phases["setup"] == run.cpu_peak
+    measured = tool("measure_scale").measure(tool("random_model").random_model(shape), run, "cpu")
+    assert measured["peak"] == pytest.approx(run.cpu_peak, rel=0.01)
 
 
 def test_published_sizes():
@@ -154,7 +163,7 @@ def test_a_full_size_measurement_agrees_with_the_formula():
     for row in costs["gemma"]:
         run = page.of(row)
         expected = run.cpu_peak if row["device"].startswith("CPU") else run.peak
-        assert row["peak"] == pytest.approx(expected, rel=0.1)
+        assert row["peak"] == pytest.approx(expected, rel=0.01 if row["device"].startswith("CPU") else 0.1)
         assert row["nodes"] == run.nodes and row["active"] == pytest.approx(run.n_active, rel=0.05)
 
 

@@ -135,7 +135,7 @@ Active features: the average L0 that GemmaScope's files state, {sum(GEMMA_L0):,}
 (assumed, for CUDA and fragmentation). The batch matters most: the gradients are gathered at every active feature of a layer,
 [batch, features of the layer, d_model], which at {grid[-1][0]} tokens and batch 256 is {gb(gemma_run(64, 8192, 256).backward)} GB for a
 moment. By the formula a smaller batch costs little time, as the work per feature stays the same. Offloading does not lower the set-up, which
-holds all weights and all transcoders at once; what it moves goes to the RAM.
+holds all weights, all transcoders and a copy of the unembedding at once; what it moves goes to the RAM.
 
 ## Measured against the formulas: full-size Gemma-2-2B, random weights, random 16k transcoders
 

@@ -209,12 +209,15 @@ class Run:
     @property
     def phases(self) -> dict[str, int]:
         """The most the GPU holds in each phase (torch's ``max_memory_allocated``; CUDA itself and fragmentation come on top)."""
-        held = self.weights + self.context
-        lists = (self.n_active + sum(self.writes)) * self.shape.d_model * self.size
+        s, held = self.shape, self.weights + self.context
+        wide = 4 if s.reads_normalized else self.size
+        lists = (self.n_active + sum(self.writes)) * s.d_model * self.size
+        unembed = (s.d_model + self.tokens) * s.d_vocab * self.size  # TransformerLens turns W_U over in a copy
+        answers = self.weights + unembed + self.tokens * s.n_layers * s.d_model * (wide + self.size)
         first, later = (self.moved[0], sum(self.moved[1:])) if self.offload else (0, 0)
         rest = held + self.transcoders - first + self.retained
         return {
-            "setup": held + self.transcoders + max(lists, replace(self, batch=1).forward),
+            "setup": self.transcoders + max(answers, held + max(lists, replace(self, batch=1).forward)),
             "forward": rest + self.forward,
             "backward": rest - later + max(self.backward, self.ranking),
         }
