@@ -18,6 +18,7 @@ T4 = {
     "fp32": 8.1e12,
 }  # NVIDIA's data sheet; Colab leaves 15 of the 16 GB
 RESERVE = 1e9  # assumed: CUDA's own memory and what fragmentation wastes
+ALL = 10**9  # features kept: more than there are
 BATCHES = (256, 128, 64, 48, 32, 16, 8)
 
 
@@ -38,6 +39,10 @@ def largest_batch(tokens: int, kept: int, offload: bool = False) -> int:
 
 def of(measured: dict) -> Run:
     return gemma_run(measured["tokens"], measured["kept"], measured["batch"], measured["offload"])
+
+
+def highest(run: Run) -> str:
+    return max(run.phases, key=run.phases.__getitem__)
 
 
 def slack(measured: dict) -> float:
@@ -84,20 +89,20 @@ def page(costs: dict) -> str:
         ])  # fmt: skip
     grid = []
     for tokens in (11, 32, 64):
-        for kept in (1024, 4096, 8192):
+        for kept in (1024, 4096, 8192, ALL):
             at = {b: gemma_run(tokens, kept, b) for b in (64, 256)}
             batch, offload = largest_batch(tokens, kept), False
             if not batch:
                 batch, offload = largest_batch(tokens, kept, True), True
             best = gemma_run(tokens, kept, batch or BATCHES[-1], offload)
             grid.append([
-                str(tokens), f"{at[64].n_active:,}", f"{kept:,}", *(gb(r.peak) for r in at.values()),
+                str(tokens), f"{at[64].n_active:,}", "all" if kept == ALL else f"{kept:,}", *(gb(r.peak) for r in at.values()),
                 *(gb(replace(r, offload=True).peak) for r in at.values()), gb(best.packaging),
                 f"{batch or 'none'}{', offload' * offload}", t4_seconds(best, slacks, call) if batch else "does not fit",
             ])  # fmt: skip
     checks = [
         [r["device"], r["dtype"], str(r["tokens"]), f"{r['active']:,}", f"{r['kept']:,}", str(r["batch"]),
-         "yes" if r["offload"] else "no", f"{gb(r['peak'])} / {gb(of(r).peak if r in cuda else of(r).cpu_peak)}",
+         "yes" if r["offload"] else "no", f"{r['peak'] / 1e9:.2f} / {(of(r).peak if r in cuda else of(r).cpu_peak) / 1e9:.2f}", highest(of(r)),
          gb(r["reserved"]) if "reserved" in r else "–", gb(r["peak_rss"]), f"{r['seconds']:.1f}", f"{slack(r):.1f}×",
          f"{r['our_seconds']:.1f} ({1 + r['our_seconds'] / r['seconds']:.2f}×)"]
         for r in costs["gemma"]
@@ -131,15 +136,16 @@ files beside this; it is not in the formulas. "?": the width of these transcoder
 {table("tokens|active features|kept|peak GB, batch 64|batch 256|offload, batch 64|offload, batch 256|RAM for edges, GB|largest batch on a T4|seconds on a T4", grid)}
 
 Active features: the average L0 that GemmaScope's files state, {sum(GEMMA_L0):,} at a position over all layers, times the tokens after
-`<bos>`; no count for the Dallas prompt itself is published. "Largest batch" leaves {gb(RESERVE)} GB of {gb(T4["memory"])} GB free
+`<bos>`; we found no published count for the Dallas prompt itself. "Largest batch" leaves {gb(RESERVE)} GB of {gb(T4["memory"])} GB free
 (assumed, for CUDA and fragmentation). The batch matters most: the gradients are gathered at every active feature of a layer,
 [batch, features of the layer, d_model], which at {grid[-1][0]} tokens and batch 256 is {gb(gemma_run(64, 8192, 256).backward)} GB for a
 moment. By the formula a smaller batch costs little time, as the work per feature stays the same. Offloading does not lower the set-up, which
 holds all weights, all transcoders and a copy of the unembedding at once; what it moves goes to the RAM.
+"all" is what `attribute` does when `max_feature_nodes` is not given: the RAM for the edges grows with the square of the prompt.
 
 ## Measured against the formulas: full-size Gemma-2-2B, random weights, random 16k transcoders
 
-{table("device|dtype|tokens|active|kept|batch|offload|peak GB, measured / formula|reserved|process RSS|seconds|seconds / formula|our tables, s (overhead of trace)", checks)}
+{table("device|dtype|tokens|active|kept|batch|offload|peak GB, measured / formula|reached in (formula)|reserved|process RSS|seconds|seconds / formula|our tables, s (overhead of trace)", checks)}
 
 On a CPU the peak is the bytes of live tensors, edges included; on a GPU it is `torch.cuda.max_memory_allocated`. "seconds / formula" is at the
 speed of a matrix product ({first["flops"] / 1e12:.2f} TFLOP/s) and of a copy ({first["bandwidth"] / 1e9:.0f} GB/s, read plus written) on the first machine used below. Random
