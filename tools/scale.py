@@ -67,7 +67,7 @@ def page(costs: dict) -> str:
     graphs = ", ".join(f"{g['nodes']:,} nodes and {g['links']:,} links: {g['bytes'] / 1e6:.1f} MB" for g in hosted)
     tiers = [
         ["embedded (atlas)", f"{embedded['weights'] / 1e6:.0f} MB, in the package", "the same",
-         f"{embedded['peak_rss'] / 1e9:.1f} GB RAM, measured", f"{embedded['seconds']:.2f} s, measured (first call {embedded['first']:.1f} s)"],
+         f"{embedded['peak_rss'] / 1e9:.1f} GB RAM, measured", f"{embedded['seconds']:.2f} s on one CPU thread, measured (first call {embedded['first']:.1f} s)"],
         ["hosted", f"a graph ({graphs})", "the same, once in the cache",
          f"{max(g['peak_rss'] for g in hosted) / 1e9:.1f} GB RAM, measured",
          f"opening {max(g['seconds'] for g in hosted):.1f} s, measured; a new graph is computed by Neuronpedia and waits in its queue: not measured"],
@@ -129,7 +129,7 @@ The GPU row is the Dallas prompt ({usual.tokens} tokens), {usual.kept:,} feature
 
 TransformerLens keeps a tied embedding twice, so its weights are larger than the download divided by its bytes per number.
 GemmaScope's files are float32 `.npz`, which circuit-tracer reads whole: lazy loading does not apply to them. Loading needs RAM for the
-files beside this; it is not in the formulas. "?": the width of these transcoders could not be read here.
+files beside this; it is not in the formulas. The 426k files are taken as bfloat16, which the published sizes of the 2.5M ones imply. "?": the width of these transcoders could not be read here.
 
 ## Gemma-2-2B by prompt length and features kept (formula; time EXTRAPOLATED)
 
