@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import ssl
 import threading
 import time
@@ -151,17 +152,16 @@ class Web:
                     return data
                 raise self._refused(answer, data, address)
         except httpx.ConnectTimeout:
-            raise HostedError(f"{brief(address)} cannot be reached: no answer for {timeout:.0f} s.") from None
+            raise HostedError(f"{brief(address)} cannot be reached: no answer for {timeout:.3g} s.") from None
         except httpx.TimeoutException:
-            raise HostedError(f"{brief(address)} did not answer for {timeout:.0f} s.") from None
+            raise HostedError(f"{brief(address)} did not answer for {timeout:.3g} s.") from None
         except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError) as error:
             raise _Broken(str(error).rstrip(".") or type(error).__name__) from None
         except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
             if isinstance(error, HostedError):
                 raise
-            raise HostedError(
-                f"{brief(address)} cannot be reached: {str(error).rstrip('.') or type(error).__name__}."
-            ) from None
+            said = re.sub(r"\[Errno -?\d+\] ", "", str(error)).rstrip(".") or type(error).__name__
+            raise HostedError(f"{brief(address)} cannot be reached: {said}.") from None
 
     def _read(self, answer: httpx.Response, address: str, end: float) -> bytes:
         parts, size = [], 0
