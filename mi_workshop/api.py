@@ -108,9 +108,9 @@ class Api:
         name: str = "", patience: float = PATIENCE, timeout: float = TIMEOUT,
     ) -> bytes:  # fmt: skip
         if os.environ.get("MI_WORKSHOP_OFFLINE", "") not in ("", "0"):
-            state = "is damaged" if name and cache.damaged(name) else "holds none"
+            state = "holds a damaged copy" if name and cache.damaged(name) else "does not hold it"
             raise HostedError(
-                f"MI_WORKSHOP_OFFLINE is set, so no {what} is asked for, and this machine's cache {state}."
+                f"MI_WORKSHOP_OFFLINE is set, so the {what} is not asked for; this machine's cache {state}."
             )
         local = is_local(self.base)
         try:

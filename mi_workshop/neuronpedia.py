@@ -181,7 +181,9 @@ class Neuronpedia(Sharing):
                 raise HostedError("Neuronpedia's answer holds no tokens.")
             return [str(t) for t in tokens]
 
-        return self._seen("tokenize", body, read, lambda: self._ask("/api/graph/tokenize", body, "tokenizer"))[0]
+        return self._seen(
+            "tokenize", body, read, lambda: self._ask("/api/graph/tokenize", body, "number of tokens of this prompt")
+        )[0]
 
     @degrades
     def feature(
@@ -219,7 +221,7 @@ class Neuronpedia(Sharing):
             if source_set:
                 body["layers"] = [f"{layer}-{source_set}" for layer in range(LAYERS)]
             path = "/api/explanation/search" + ("" if source_set else "-model")
-            ask = functools.partial(self._ask, path, body, f"model {model}")
+            ask = functools.partial(self._ask, path, body, f"search in {model}")
             found, _ = self._seen("search", [path, body], _found, ask, refresh)
             rows += found
             if len(found) < PAGE:
@@ -247,7 +249,7 @@ class Neuronpedia(Sharing):
             return value
 
         ask = functools.partial(
-            self._ask, "/api/steer-logits", body, "model to steer", patience=patience, timeout=patience
+            self._ask, "/api/steer-logits", body, "steered answer", patience=patience, timeout=patience
         )
         return self._seen("steer", body, read, ask, refresh)
 

@@ -37,7 +37,7 @@ class Sharing(Api):
             meta["feature_details"] = {"neuronpedia_source_set": name}
             meta["info"]["neuronpedia_source_set"] = name
         text = json.dumps(data, ensure_ascii=False, allow_nan=False).encode().ljust(1024)  # the least that is taken
-        packed, headers = gzip.compress(text), {"Content-Encoding": "gzip"}
+        packed, headers = gzip.compress(text, 6), {"Content-Encoding": "gzip"}
         if len(packed) < 1024:
             packed, headers = text, {}
         if len(packed) > MAX_UPLOAD:

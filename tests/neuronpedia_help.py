@@ -161,7 +161,15 @@ def steered(prompt, features):
         for (token, value), e in zip(list(logits.items()), noise, strict=True):
             logits[token] = value + change * (EFFECTS[group].get(token, 0) * share if group else e)
     p = np.exp(np.array(list(logits.values())))
-    return dict(sorted(zip(logits, (p / (p.sum() + 0.1)).tolist(), strict=True), key=lambda t: -t[1]))
+    return dict(sorted(zip(logits, (p / (p.sum() + 1 - sum(ANSWERS.values()))).tolist(), strict=True), key=lambda t: -t[1]))
+
+
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request, client_address):
+        if not isinstance(sys.exc_info()[1], ConnectionError):  # a client that has seen enough
+            super().handle_error(request, client_address)
 
 
 class Standin:
@@ -171,8 +179,7 @@ class Standin:
         self.seen, self.faults, self.keys, self.subgraphs, self.waiting = [], [], {"a-key"}, {}, {}
         self.graphs = {SLUG: graph(PROMPT, SLUG)}
         handler = type("Handler", (Handler,), {"standin": self})
-        self.server = ThreadingHTTPServer(("127.0.0.1", port), handler)
-        self.server.daemon_threads = True
+        self.server = Server(("127.0.0.1", port), handler)
         self.base = f"http://127.0.0.1:{self.server.server_port}"
 
     def __enter__(self):
@@ -399,7 +406,7 @@ FAULTS = [  # (what happens, what is called, how the stand-in fails, variables, 
     ("no connection", "graph", None, {"MI_WORKSHOP_NEURONPEDIA": "http://127.0.0.1:9"},
      "http://127.0.0.1:9/api/graph/gemma-2-2b/gemma-fact-dallas-austin cannot be reached: Connection refused." + LAST),
     ("set offline, never seen", "graph", None, OFFLINE,
-     "MI_WORKSHOP_OFFLINE is set, so no graph 'gemma-fact-dallas-austin' of gemma-2-2b is asked for, and this machine's cache holds none."),
+     "MI_WORKSHOP_OFFLINE is set, so the graph 'gemma-fact-dallas-austin' of gemma-2-2b is not asked for; this machine's cache does not hold it."),
     ("no such graph", "lost graph", None, {}, "Neuronpedia has no graph 'no-such' of gemma-2-2b (404): check the name."),
     ("no such feature", "lost feature", None, {},
      "Neuronpedia has no feature 99/1 of gemma-2-2b (gemmascope-transcoder-16k) (404): check the name."),
@@ -437,7 +444,17 @@ FAULTS = [  # (what happens, what is called, how the stand-in fails, variables, 
 ]  # fmt: skip
 
 
+def table():
+    """What happens and what the user is told, as a Markdown table; tests/test_neuronpedia.py holds every row."""
+    rows = [
+        f"| {what} | {said.format(base='https://www.neuronpedia.org', limit=200)} |" for what, _, _, _, said in FAULTS
+    ]
+    return "\n".join(["| what happens | what the user is told |", "|---|---|", *rows])
+
+
 if __name__ == "__main__":
+    if sys.argv[1:] == ["table"]:
+        sys.exit(print(table()))
     with Standin(int(sys.argv[1]) if len(sys.argv) > 1 else 0) as standin:
         print(standin.base, flush=True)
         threading.Event().wait()

@@ -9,7 +9,7 @@ from dataclasses import replace
 import nbformat
 import numpy as np
 import pytest
-from neuronpedia_help import CALIFORNIA, CALLS, FAULTS, MODEL, PROMPT, SLUG, SOURCES, SUPERNODES, Standin
+from neuronpedia_help import CALIFORNIA, CALLS, FAULTS, MODEL, PROMPT, SLUG, SOURCES, SUPERNODES, Standin, graph
 
 import mi_workshop as mi
 from mi_workshop import cache, web
@@ -64,6 +64,12 @@ def client(server, clock):
     return Neuronpedia(web=Web(0.25, clock, clock.sleep, lambda: 0.5))
 
 
+@pytest.fixture(scope="module")
+def little():
+    """A small graph of a prompt of ours, read from JSON."""
+    return AttributionGraph.load(graph("Fact: it is", "little", 30, 200))
+
+
 # ----------------------------------------------------------- each fault, its sentence
 @pytest.mark.parametrize(("what", "call", "fault", "variables", "sentence"), FAULTS, ids=[f[0] for f in FAULTS])
 def test_each_fault_has_its_sentence(server, client, monkeypatch, what, call, fault, variables, sentence):
@@ -80,11 +86,11 @@ def test_each_fault_has_its_sentence(server, client, monkeypatch, what, call, fa
     assert not server.faults, "it gave up before the stand-in did"
 
 
-def test_otherwise(server, client, monkeypatch, capsys, graph):
+def test_otherwise(server, client, monkeypatch, capsys, little):
     """A notebook without a network would stop at its first hosted cell."""
     monkeypatch.setenv("MI_WORKSHOP_OFFLINE", "1")
-    assert client.graph(MODEL, SLUG, otherwise=graph) is graph
-    assert client.generate(MODEL, "Fact: it is", otherwise=graph) is graph
+    assert client.graph(MODEL, SLUG, otherwise=little) is little
+    assert client.generate(MODEL, "Fact: it is", otherwise=little) is little
     assert client.feature(MODEL, 1, 2, otherwise=None) is None
     said = capsys.readouterr().out.splitlines()
     assert len(said) == 3 and all("MI_WORKSHOP_OFFLINE is set" in line for line in said) and not server.seen
@@ -186,14 +192,16 @@ def test_a_graph_once_seen_opens_offline_and_says_its_age(server, monkeypatch):
     assert not client.graph(MODEL, SLUG, refresh=True).notes and len(server.seen) == seen + 2
 
 
-@pytest.mark.parametrize("harm", [lambda b: b[:-100], lambda b: b"", lambda b: b"\x80\x04" + b, lambda b: b.replace(b"Texas", b"Sexas")])
+@pytest.mark.parametrize(
+    "harm", [lambda b: b[:-100], lambda b: b"", lambda b: b"\x80\x04" + b, lambda b: b.replace(b"Texas", b"Sexas")]
+)
 def test_a_damaged_cache(server, client, monkeypatch, harm):
     """A half-written file would be the only graph that somebody sees, or a stranger's would be."""
     client.graph(MODEL, SLUG)
     (file,) = cache.folder().iterdir()
     file.write_bytes(harm(file.read_bytes()))
     monkeypatch.setenv("MI_WORKSHOP_OFFLINE", "1")
-    with pytest.raises(HostedError, match="cache is damaged"):
+    with pytest.raises(HostedError, match="damaged copy"):
         client.graph(MODEL, SLUG)
     monkeypatch.delenv("MI_WORKSHOP_OFFLINE")
     assert "Texas" in client.graph(MODEL, SLUG).supernodes and len(server.requests("/files")) == 2
@@ -220,14 +228,22 @@ def test_generate(server, client):
     g = client.generate(MODEL, "Fact: the capital of Peru is")
     assert g.prompt == "Fact: the capital of Peru is" and g.model.name == MODEL
     sent = json.loads(server.requests("/api/graph/generate")[0][3])
-    assert (sent["nodeThreshold"], sent["edgeThreshold"], sent["maxNLogits"], sent["desiredLogitProb"], sent["maxFeatureNodes"]) == (0.8, 0.98, 10, 0.95, 5000)
+    assert (
+        sent["nodeThreshold"],
+        sent["edgeThreshold"],
+        sent["maxNLogits"],
+        sent["desiredLogitProb"],
+        sent["maxFeatureNodes"],
+    ) == (0.8, 0.98, 10, 0.95, 5000)
     assert re.fullmatch("[a-z0-9_-]+", sent["slug"]) and sent["sourceSetName"] == SOURCES
     server.seen.clear()
     assert client.generate(MODEL, "Fact: the capital of Peru is").notes and not server.seen
     for file in cache.folder().iterdir():
         file.unlink()
     assert client.generate(MODEL, "Fact: the capital of Peru is").prompt and not server.requests("/api/graph/generate")
-    assert client.generate(MODEL, "Fact: the capital of Peru is", refresh=True) and server.requests("/api/graph/generate")
+    assert client.generate(MODEL, "Fact: the capital of Peru is", refresh=True) and server.requests(
+        "/api/graph/generate"
+    )
 
 
 def test_tokenize_and_search(server, client):
@@ -249,7 +265,12 @@ def test_a_feature_shows_itself_and_nothing_in_it_is_markup(server, client, tmp_
     assert page.save(tmp_path / "f.html").exists() and page.save(tmp_path / "f.svg").exists()
     hostile = client.feature(MODEL, 3, 666)
     for text in (hostile.html(), hostile.html(compact=True), hostile.save(tmp_path / "h.html").read_text()):
-        assert "<script" not in text and "<img" not in text and "&lt;script" in text and "<b>" not in text.replace("<b>What", "")
+        assert (
+            "<script" not in text
+            and "<img" not in text
+            and "&lt;script" in text
+            and "<b>" not in text.replace("<b>What", "")
+        )
 
 
 @pytest.mark.parametrize("value", [None, [], {}, "x", {"activations": 3, "pos_str": [1, "a"], "pos_values": ["x", 2.0], "explanations": [None, {}]},
@@ -273,7 +294,11 @@ def test_steering_beside_its_controls(server, client):
     r = client.steer(MODEL, PROMPT, [{"nodes": TEXAS, "kind": "scale", "factor": -2}], graph=g)
     assert r.before[0]["token"] == "Austin" and r.after[0]["token"] != "Austin" and len(r.random) == 3
     back, random = r.controls
-    assert back["name"] == "values put back" and back["prob"] == pytest.approx(r.before[0]["prob"]) and "more than 0.000" in back["note"]
+    assert (
+        back["name"] == "values put back"
+        and back["prob"] == pytest.approx(r.before[0]["prob"])
+        and "more than 0.000" in back["note"]
+    )
     assert random["prob"] > 0.3 and "mean of 3 of 3" in random["note"]
     true, nothing, *sets = (json.loads(s[3]) for s in server.requests("/api/steer-logits"))
     assert {f["delta"] for f in nothing["features"]} == {0.0} and true["temperature"] == 0 and true["freezeAttention"]
@@ -283,7 +308,10 @@ def test_steering_beside_its_controls(server, client):
         assert len(one["features"]) == len(TEXAS) and {f["steer_position"] for f in one["features"]} == {9}
     assert r.figure() and "Austin" in r.words() and r._repr_mimebundle_()
     server.seen.clear()
-    assert "cache" in client.steer(MODEL, PROMPT, [{"nodes": TEXAS, "kind": "scale", "factor": -2}], graph=g).note and not server.seen
+    assert (
+        "cache" in client.steer(MODEL, PROMPT, [{"nodes": TEXAS, "kind": "scale", "factor": -2}], graph=g).note
+        and not server.seen
+    )
     both = [{"nodes": TEXAS, "kind": "zero"}, *({"nodes": [i], "kind": "add", "delta": 40.0} for i in CALIFORNIA)]
     assert client.steer(MODEL, PROMPT, both, graph=g, n_random=0).after[0]["token"] == "Sacramento"
 
@@ -327,13 +355,15 @@ def test_the_view_is_alive(server, client):
     a = view.answers
     assert a["before"][0]["token"] == "Austin" and a["after"][0]["prob"] < 0.45 and a["expected"] is None
     assert {t["token"] for t in a["before"]} == {t["token"] for t in a["after"]}
-    assert [c["name"] for c in a["controls"]] == ["values put back", "random sets"] and not a["running"] and not a["error"]
+    assert (
+        [c["name"] for c in a["controls"]] == ["values put back", "random sets"] and not a["running"] and not a["error"]
+    )
     view.interventions = [{"nodes": TEXAS, "label": "Texas", "kind": "scale", "factor": 1.0, "to": ""}]
     np.testing.assert_allclose([t["prob"] for t in view.answers["before"]], [t["prob"] for t in view.answers["after"]])
 
 
 def test_the_view_tells_what_went_wrong(server, client, tmp_path):
-    view = client.graph(MODEL, SLUG).show()
+    view = client.graph(MODEL, SLUG).prune(0.6, 0.6).show()
     server.fail("/api/feature", status=404)
     view.clicked = "20_15589_9"
     assert "no feature 20/15589" in view.details["20_15589_9"]
@@ -347,20 +377,20 @@ def test_the_view_tells_what_went_wrong(server, client, tmp_path):
     assert "Texas" in view.save(tmp_path / "x.html").read_text(encoding="utf-8")
 
 
-def test_a_model_of_the_real_world_shows_hosted_pages(server, graph):
+def test_a_model_of_the_real_world_shows_hosted_pages(server, little):
     """On a GPU the features of Gemma have no pages of their own."""
     from types import SimpleNamespace
 
-    feature = graph.nodes.node_id[graph.nodes.feature_type == FEATURE].iloc[0]
+    feature = little.nodes.node_id[little.nodes.feature_type == FEATURE].iloc[0]
     for source_set, said in ((SOURCES, "made-up-explainer"), ("", "it is not known under which name")):
         model = SimpleNamespace(name=MODEL if source_set else "other", world=None)
-        view = replace(graph, model=model, source_set=source_set).show()
+        view = replace(little, model=model, source_set=source_set).show()
         view.clicked = feature
         assert said in view.details[feature]
 
 
 # ------------------------------------------------------------ what needs a key
-def test_sub_graphs_and_upload(server, client, monkeypatch, graph):
+def test_sub_graphs_and_upload(server, client, monkeypatch, little):
     monkeypatch.setenv("NEURONPEDIA_API_KEY", "a-key")
     g = client.graph(MODEL, SLUG)
     number = client.save_subgraph(g, SLUG, "mine")
@@ -369,14 +399,13 @@ def test_sub_graphs_and_upload(server, client, monkeypatch, graph):
     assert saved.id.tolist() == [number] and "capital" in saved.supernodes[0]
     client.delete_subgraph(number)
     assert len(client.list_subgraphs(MODEL, SLUG)) == 0
-    small = g.prune(0.3, 0.3)
-    for slug, source in (("ours", g), ("tiny", small)):
+    for slug, source in (("ours", g.prune(0.3, 0.3)), ("tiny", little)):
         address = client.upload(source, slug)
         again = client.graph(address)
         assert again.nodes.node_id.tolist() == source.nodes.node_id.tolist() and again.source_set == SOURCES
-    (put,) = (s for s in server.seen if s[0] == "PUT" and "x-api-key" in {h.lower() for h in s[2]}) if False else [server.seen[0]]
+    assert not any("x-api-key" in {h.lower() for h in s[2]} for s in server.seen if s[0] == "PUT")
     with pytest.raises(HostedError, match="refuses this .400.: The model does not exist"):
-        client.upload(graph, "atlas", model="atlas")
+        client.upload(little, "atlas", model="atlas")
     with pytest.raises(HostedError, match="cannot be a slug"):
         client.upload(g, "a b")
 
@@ -386,8 +415,8 @@ def test_the_key_goes_nowhere_else(server, client, monkeypatch, tmp_path, caplog
     server.keys.add(TOKEN)
     monkeypatch.setenv("NEURONPEDIA_API_KEY", TOKEN)
     caplog.set_level(logging.DEBUG)
-    g = client.graph(MODEL, SLUG)
-    result = client.steer(MODEL, PROMPT, [{"nodes": TEXAS, "kind": "zero"}], graph=g)
+    g = client.graph(MODEL, SLUG).prune(0.3, 0.3)
+    result = client.steer(MODEL, PROMPT, [{"nodes": TEXAS, "kind": "zero"}])
     shown = [g.show(), client.feature(MODEL, 20, 15589), result, client.search(MODEL, "Texas")]
     number = client.save_subgraph(g, SLUG)
     client.upload(g, "with-key")
@@ -399,11 +428,20 @@ def test_the_key_goes_nowhere_else(server, client, monkeypatch, tmp_path, caplog
             client.list_subgraphs(MODEL, SLUG)
         errors.append(str(error.value))
     with_key = {path for _, path, headers, _ in server.seen if TOKEN in str(headers)}
-    assert with_key == {f"/api/graph/{p}" for p in ("subgraph/save", "subgraph/list", "subgraph/delete", "signed-put", "save-to-db")}
+    assert with_key == {
+        f"/api/graph/{p}" for p in ("subgraph/save", "subgraph/list", "subgraph/delete", "signed-put", "save-to-db")
+    }
     assert not any(TOKEN in path or TOKEN.encode() in body for _, path, _, body in server.seen)
-    outputs = [nbformat.v4.new_output("execute_result", data={k: str(v) for k, v in s._repr_mimebundle_()[0].items()}) for s in shown[:3]]
-    outputs += [nbformat.v4.new_output("stream", text=repr([client, g, g.model, *shown, errors]) + capsys.readouterr().out)]
-    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("x", outputs=outputs)]), tmp_path / "nb.ipynb")
+    outputs = [
+        nbformat.v4.new_output("execute_result", data={k: str(v) for k, v in s._repr_mimebundle_()[0].items()})
+        for s in shown[:3]
+    ]
+    outputs += [
+        nbformat.v4.new_output("stream", text=repr([client, g, g.model, *shown, errors]) + capsys.readouterr().out)
+    ]
+    nbformat.write(
+        nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("x", outputs=outputs)]), tmp_path / "nb.ipynb"
+    )
     g.save(tmp_path / "g.json")
     shown[0].save(tmp_path / "g.html")
     (tmp_path / "log").write_text(caplog.text)
@@ -443,5 +481,7 @@ def test_from_the_cache_to_the_picture(server, client, monkeypatch, record_prope
     read = time.perf_counter() - start
     g.show()._repr_mimebundle_()
     total = time.perf_counter() - start
-    print(f"cache to graph {read:.2f} s, to view and picture {total:.2f} s ({len(g.nodes)} nodes, {len(g.links)} links)")
+    print(
+        f"cache to graph {read:.2f} s, to view and picture {total:.2f} s ({len(g.nodes)} nodes, {len(g.links)} links)"
+    )
     assert len(g.nodes) > 800 and len(g.links) > 30_000
