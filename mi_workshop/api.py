@@ -149,6 +149,8 @@ def _sentence(error: HostedError, what: str, with_key: bool) -> str:
         return f"{error} Check the connection; what was seen before opens from this machine's cache."
     if status == 404:
         return f"Neuronpedia has no {what} (404): check the name."
+    if status == 403 and not error.said and not with_key:
+        return "Neuronpedia refuses this (403) and gives no reason: see whether its pages open in a browser, or try again later."
     if status in (401, 403):
         if with_key:
             return f"Neuronpedia does not accept the key for this ({status}): see {ACCOUNT}."

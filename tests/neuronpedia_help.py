@@ -161,7 +161,9 @@ def steered(prompt, features):
         for (token, value), e in zip(list(logits.items()), noise, strict=True):
             logits[token] = value + change * (EFFECTS[group].get(token, 0) * share if group else e)
     p = np.exp(np.array(list(logits.values())))
-    return dict(sorted(zip(logits, (p / (p.sum() + 1 - sum(ANSWERS.values()))).tolist(), strict=True), key=lambda t: -t[1]))
+    return dict(
+        sorted(zip(logits, (p / (p.sum() + 1 - sum(ANSWERS.values()))).tolist(), strict=True), key=lambda t: -t[1])
+    )
 
 
 class Server(ThreadingHTTPServer):
@@ -261,7 +263,7 @@ class Handler(BaseHTTPRequestHandler):
         elif truncated:
             self.send(200, b'{"url": "http')
         elif html:
-            self.send(200, b"<!doctype html><title>Welcome to the hotel's network</title>")
+            self.send(status or 200, b"<!doctype html><title>Welcome to the hotel's network</title>")
         elif redirect:
             self.send(302, {}, Location=redirect)
         elif huge:
@@ -434,6 +436,8 @@ FAULTS = [  # (what happens, what is called, how the stand-in fails, variables, 
     ("a wrong key", "list", None, {"NEURONPEDIA_API_KEY": "wrong"},
      "Neuronpedia does not accept the key for this (401): see https://www.neuronpedia.org/account."),
     ("somebody else's", "list", {"status": 403}, {}, "Neuronpedia does not accept the key for this (403): see https://www.neuronpedia.org/account."),
+    ("shut out by a page", "graph", {"status": 403, "html": True}, {},
+     "Neuronpedia refuses this (403) and gives no reason: see whether its pages open in a browser, or try again later."),
     ("a key is asked for where none was needed", "graph", {"status": 401}, {},
      "Neuronpedia answers 401, this needs a key: make one at https://www.neuronpedia.org/account and put it into the variable (in Colab: the secret) "
      "NEURONPEDIA_API_KEY."),

@@ -1,5 +1,6 @@
 """Hosted graphs over real HTTP on this machine: what the user gets, and the sentence for each way in which it can fail."""
 
+import asyncio
 import json
 import logging
 import re
@@ -9,12 +10,14 @@ from dataclasses import replace
 import nbformat
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from neuronpedia_help import CALIFORNIA, CALLS, FAULTS, MODEL, PROMPT, SLUG, SOURCES, SUPERNODES, Standin, graph
 
 import mi_workshop as mi
 from mi_workshop import cache, web
 from mi_workshop.circuits import steering
 from mi_workshop.circuits.graph import FEATURE, AttributionGraph, GraphError
+from mi_workshop.cli import main
 from mi_workshop.neuronpedia import HostedModel, Neuronpedia
 from mi_workshop.web import HostedError, Web
 
@@ -34,6 +37,15 @@ class Clock:
     def sleep(self, seconds):
         self.slept.append(seconds)
         self.now += seconds
+
+
+@pytest.fixture(autouse=True)
+def no_loop():
+    """The browser of other tests leaves its event loop running in this thread; a script has none."""
+    running = asyncio.events._get_running_loop()
+    asyncio.events._set_running_loop(None)
+    yield
+    asyncio.events._set_running_loop(running)
 
 
 @pytest.fixture(scope="module")
@@ -362,6 +374,24 @@ def test_the_view_is_alive(server, client):
     np.testing.assert_allclose([t["prob"] for t in view.answers["before"]], [t["prob"] for t in view.answers["after"]])
 
 
+def test_in_a_notebook_the_answers_come_before_the_controls(server, client, monkeypatch):
+    """Each control is a request: whoever waits for all of them before the first answer thinks that nothing happens."""
+    view = client.graph(MODEL, SLUG).show()
+    change = [{"nodes": TEXAS, "label": "Texas", "kind": "zero", "factor": 0.0, "to": ""}]
+
+    async def act():
+        view.interventions = change
+        assert view.answers["after"] and view.answers["running"] and not view.answers["controls"]
+        assert len(server.requests("/api/steer-logits")) == 1
+        await view._task
+
+    asyncio.run(act())
+    assert len(server.requests("/api/steer-logits")) == 5 and len(view.answers["controls"]) == 2
+    monkeypatch.setenv("MI_WORKSHOP_OFFLINE", "1")
+    again = client.graph(MODEL, SLUG).show(interventions=change)
+    assert again.answers == view.answers, "what was asked once is there without a network"
+
+
 def test_the_view_tells_what_went_wrong(server, client, tmp_path):
     view = client.graph(MODEL, SLUG).prune(0.6, 0.6).show()
     server.fail("/api/feature", status=404)
@@ -470,6 +500,17 @@ def test_colab_secrets(server, client, monkeypatch):
                 client.list_subgraphs(MODEL, SLUG)
         else:
             assert len(client.list_subgraphs(MODEL, SLUG)) == 0
+
+
+def test_on_the_command_line(server, monkeypatch):
+    """A traceback, or a graph without its age."""
+    page = f"https://www.neuronpedia.org/{MODEL}/graph?slug={SLUG}"
+    for variables, code, said in (({}, 0, "Austin 45.0%"), ({"MI_WORKSHOP_OFFLINE": "1"}, 0, "note:     From this machine's cache"),
+                                  ({"MI_WORKSHOP_CACHE": "/nowhere"}, 2, "mi-workshop: MI_WORKSHOP_OFFLINE is set")):  # fmt: skip
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        result = CliRunner().invoke(main, ["graph", page])
+        assert result.exit_code == code and said in result.output and "Traceback" not in result.output
 
 
 def test_from_the_cache_to_the_picture(server, client, monkeypatch, record_property):

@@ -21,11 +21,8 @@ from mi_workshop.web import HostedError
 if TYPE_CHECKING:
     from mi_workshop.neuronpedia import HostedModel
 
-N_RANDOM, TOP, NEAREST = (
-    3,
-    10,
-    6,
-)  # random sets; tokens in an answer; how many of the nearest features a random one is drawn from
+N_RANDOM, TOP = 3, 10  # random sets; tokens in an answer
+NEAREST = 6  # how many of the nearest features a random one is drawn from
 IN_A_VIEW = 30.0  # seconds for an answer that somebody waits for
 Site = tuple[int, int, int]  # layer, feature, position
 Edits = dict[Site, float | None]  # what is added to the feature's activation there; None: it is set to zero
