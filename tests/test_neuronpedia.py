@@ -480,6 +480,13 @@ def test_the_key_goes_nowhere_else(server, client, monkeypatch, tmp_path, caplog
     assert not [p for p in files if TOKEN.encode() in p.read_bytes()]
 
 
+def test_a_redirect_takes_no_header_along(server):
+    """Whoever can redirect a request would get what was meant for the first host alone."""
+    server.fail("/api/graph", redirect=f"{server.base}/files/{SLUG}.json")
+    assert Web().ask(f"{server.base}/api/graph/{MODEL}/{SLUG}", headers={"x-api-key": TOKEN}, local=True)
+    assert [TOKEN in str(headers) for _, _, headers, _ in server.seen] == [True, False]
+
+
 def test_a_key_that_is_none_is_not_repeated(server, client, monkeypatch):
     monkeypatch.setenv("NEURONPEDIA_API_KEY", f"{TOKEN}\nX: 1")
     with pytest.raises(HostedError, match="characters that no key has") as error:
