@@ -157,7 +157,13 @@ class Web:
             raise HostedError(f"{brief(address)} did not answer for {timeout:.3g} s.") from None
         except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError) as error:
             raise _Broken(str(error).rstrip(".") or type(error).__name__) from None
-        except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
+        except (
+            httpx.HTTPError,
+            httpx.InvalidURL,
+            ImportError,
+            OSError,
+            ValueError,
+        ) as error:  # ImportError: a SOCKS proxy
             if isinstance(error, HostedError):
                 raise
             said = re.sub(r"\[Errno -?\d+\] ", "", str(error)).rstrip(".") or type(error).__name__
