@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mi_workshop.models import Model as Model
     from mi_workshop.models import load as load
     from mi_workshop.models import names as names
+    from mi_workshop.neuronpedia import hosted as hosted
     from mi_workshop.teach.doctor import doctor as doctor
     from mi_workshop.tuned import tuned_lens as tuned_lens
 
@@ -33,6 +34,7 @@ _HOME = {  # imported on first use: the libraries behind them take seconds and h
     "AttributionGraph": "circuits.graph", "ablate": "circuits.ablate", "compare": "circuits.compare", "doctor": "teach.doctor",
     "feature": "circuits.feature_page", "load": "models", "Model": "models", "names": "models", "swap": "circuits.swap", "trace": "circuits.trace",
     "direct_logit_attribution": "logit_attribution", "logit_lens": "lens", "tuned_lens": "tuned",
+    "hosted": "neuronpedia",
 }  # fmt: skip
 __all__ = [
     "AttributionGraph",
@@ -44,6 +46,7 @@ __all__ = [
     "direct_logit_attribution",
     "doctor",
     "feature",
+    "hosted",
     "load",
     "logit_lens",
     "names",

@@ -39,3 +39,11 @@ def real_file(real_data):
         return path
 
     return find
+
+
+@pytest.fixture(autouse=True, scope="session")
+def own_cache(tmp_path_factory):
+    """No test reads or writes the user's own cache of what came from the web."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MI_WORKSHOP_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield

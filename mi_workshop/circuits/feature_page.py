@@ -123,7 +123,7 @@ class FeaturePage(Shown):
         return data | {"text/html": self.html()}, metadata
 
     def _write(self, path: Path) -> None:
-        from mi_workshop.circuits.feature_html import document
+        from mi_workshop.circuits.html_parts import document
 
         if path.suffix == ".html":
             path.write_text(document(self), encoding="utf-8")

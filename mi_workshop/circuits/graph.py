@@ -38,7 +38,7 @@ class AttributionGraph(Shown):
     ``hidden`` counts the nodes and links that pruning left out. ``notes`` says what was repaired when the graph was read,
     one sentence for each kind of repair; ``dangling_pins`` and ``renamed_nodes`` count two of them. ``pins`` and ``clicked``
     are what a viewer had pinned and selected; ``opaque``: feature numbers are no index in a layer. ``source_set`` names the transcoders
-    where a file does. ``model`` is what was traced (None for a graph from a file).
+    where a file does. ``model`` is what was traced (a ``HostedModel`` for a graph from Neuronpedia, None for one from a file).
     """
 
     formats = (".json", ".html", ".svg", ".png")
