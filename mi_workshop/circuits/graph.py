@@ -112,6 +112,15 @@ class AttributionGraph(Shown):
             raise GraphError(f"There is no node {unknown[0]!r} in this graph; see graph.nodes.node_id.")
         return asked
 
+    def ablate(self, node_ids: Iterable[str]) -> Any:
+        """Set feature nodes to zero in the model that was traced, beside random ones: ``circuits.ablate``, or steering for a hosted model.
+
+        Raises GraphError for a node that is not in the graph, and for a graph without a model.
+        """
+        from mi_workshop.circuits import live
+
+        return live.ablate(self, self._known(node_ids))
+
     def prune(self, node_threshold: float = 0.8, edge_threshold: float = 0.98) -> AttributionGraph:
         """Keep the nodes and links that carry these shares of the influence on the answers (both within 0..1)."""
         for name, value in (("node_threshold", node_threshold), ("edge_threshold", edge_threshold)):

@@ -7,6 +7,7 @@ from typing import Any
 
 from mi_workshop.circuits.graph import AttributionGraph, GraphError
 
+NO_MODEL = "This graph was read from a file: there is no model to act on. Trace a prompt to get one that has."
 Answers = list[dict[str, Any]]
 
 
@@ -32,6 +33,19 @@ def begin(
     action = act.combine(graph.model, graph.prompt, interventions)
     before, after = act.answers(graph.model, action)
     return before, after, action.expected, act.controls(graph.model, action)
+
+
+def ablate(graph: AttributionGraph, node_ids: list[str]) -> Any:
+    """What zeroing nodes does: an ``AblationResult``, or of a hosted model a ``SteerResult``, which has the same fields."""
+    if graph.model is None:
+        raise GraphError(NO_MODEL)
+    if _is_hosted(graph):
+        return graph.model.client.steer(
+            graph.model.name, graph.prompt, [{"nodes": node_ids, "kind": "zero"}], graph=graph
+        )
+    from mi_workshop.circuits import ablate as local
+
+    return local.ablate(graph.model, graph.prompt, node_ids)
 
 
 def swaps(graph: AttributionGraph, supernodes: dict[str, list[str]]) -> dict[str, list[str]]:

@@ -45,6 +45,16 @@ class SteerResult(Shown):
     random: list[Answers] = field(repr=False)
     note: str = ""
 
+    @property
+    def prob(self) -> float:
+        """What is left of the first answer's probability."""
+        return probability(self.after, self.before[0]["token"])
+
+    @property
+    def random_probs(self) -> list[float]:
+        """What each random set leaves of it."""
+        return [probability(answers, self.before[0]["token"]) for answers in self.random]
+
     def words(self) -> str:
         """What was changed, the answers before and after, the controls and what they allow to say."""
         lines = [

@@ -18,12 +18,12 @@ import numpy as np
 import traitlets as t
 
 from mi_workshop.circuits.graph import ERROR, FEATURE, LOGIT, TOKEN, AttributionGraph, end_name, inside
+from mi_workshop.circuits.live import NO_MODEL
 from mi_workshop.files import write_text
 from mi_workshop.widgets.view import HERE, View
 
 OPENING = 100  # a larger graph opens with at most so many nodes besides tokens and answers; the slider shows the others
 REMEMBERED = 20  # details kept for nodes clicked before
-NO_MODEL = "This graph was read from a file: there is no model to act on. Trace a prompt to get one that has."
 
 
 class GraphView(View):

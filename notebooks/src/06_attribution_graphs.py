@@ -324,7 +324,9 @@ check("a strange path", strange_question)
 # %%
 tested = ...
 # solution
-chain = own.nodes[(own.nodes.feature_type == "cross layer transcoder") & (own.nodes.ctx_idx == own.nodes.ctx_idx.max() - 1)]
+chain = own.nodes[
+    (own.nodes.feature_type == "cross layer transcoder") & (own.nodes.ctx_idx == own.nodes.ctx_idx.max() - 1)
+]
 tested = own.ablate(chain.sort_values("influence").node_id.head(5).tolist())
 tested
 
