@@ -1,7 +1,8 @@
 """A Hugging Face Hub on this machine: real HTTP on loopback, the real repository names, tiny random models inside.
 
 ``python tests/hub_help.py`` starts one and prints the environment that points at it. Under ``google/gemma-2-2b`` lies a model of the Gemma-2
-architecture (four layers, grouped-query heads, soft caps, every other layer with a sliding window) with a tokenizer of its own; under
+architecture (four layers, grouped-query heads, soft caps, every other layer with a sliding window: 48 tokens, longer than the prompts, as
+Gemma's 4,096 are, since TransformerLens and transformers disagree which of the two layers of a pair has it) with a tokenizer of its own; under
 ``mwhanna/gemma-scope-transcoders`` the configuration that names ``.npz`` files in ``google/gemma-scope-2b-pt-transcoders``, in GemmaScope's
 layout; under ``gpt2`` a GPT-2 of two layers. Weights are seeded. The tiny Gemma answers " Austin" to the prompt about Dallas and so on
 (``ANSWERS``) because its embedding of " Austin" is made to point along what it computes there: that is arranged, not learned.
@@ -71,7 +72,7 @@ def build(root: Path) -> Path:
     tokenizer = _tokenizer(folder)
     config = Gemma2Config(
         vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=LAYERS, num_attention_heads=4,
-        num_key_value_heads=2, head_dim=8, sliding_window=8, max_position_embeddings=64, query_pre_attn_scalar=8, initializer_range=0.3,
+        num_key_value_heads=2, head_dim=8, sliding_window=48, max_position_embeddings=64, query_pre_attn_scalar=8, initializer_range=0.3,
         pad_token_id=0, eos_token_id=1, bos_token_id=2,
     )  # fmt: skip
     model = Gemma2ForCausalLM(config).eval()
