@@ -66,6 +66,13 @@ class Model:
     def dtype(self) -> Any:
         return self.replacement.dtype if self.backend == "nnsight" else self.replacement.cfg.dtype
 
+    @property
+    def device(self) -> Any:
+        """Where the weights are, a ``torch.device``."""
+        import torch
+
+        return torch.device(self.replacement.device if self.backend == "nnsight" else self.replacement.cfg.device)
+
     def tokens(self, prompt: str) -> Tensor:
         """Token ids [position], <bos> first (for tokenizers without one, what circuit-tracer puts there), on the CPU.
 
