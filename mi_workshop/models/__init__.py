@@ -129,6 +129,16 @@ class Model:
         return list(zip(self.words(i.tolist()), p.tolist(), strict=True))
 
 
+def rounding(model: Any, logits: Tensor) -> float:
+    """How far two ways of computing the same ``logits`` may part by rounding alone: 32 units in the last place of their largest in
+    float32, 8 where the model computes in half precision (a unit is much larger there)."""
+    import torch
+
+    dtype = model.dtype if isinstance(model, Model) else getattr(getattr(model, "cfg", None), "dtype", logits.dtype)
+    eps = torch.finfo(dtype).eps
+    return (32 if eps < 1e-6 else 8) * eps * max(1.0, float(logits.abs().max()))
+
+
 def network(model: Any) -> Any:
     """The PyTorch module: of a ``Model`` its replacement model (a ``HookedTransformer``), otherwise the model itself."""
     return model.replacement if isinstance(model, Model) else model
