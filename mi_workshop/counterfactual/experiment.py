@@ -22,7 +22,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from mi_workshop.models import Model
+from mi_workshop.models import Model, rounding
 from mi_workshop.show import Shown, listed
 from mi_workshop.worlds import WorldError
 
@@ -207,7 +207,7 @@ class Experiment:
             r = Reference(base, donor, own, None if donor is None else int(donor.argmax()))
             change = float((logits["identity"] - base).abs().max())
             identity = max(identity, change)
-            if change > (limit := 32 * torch.finfo(base.dtype).eps * max(1.0, float(base.abs().max()))):
+            if change > (limit := rounding(model, base)):
                 raise InterventionError(
                     f"Setting these sites to their own values moves a logit by {change:.1e} (at most {limit:.1e} is rounding): nothing can "
                     "be concluded from this experiment. Are other hooks on the model?"

@@ -16,7 +16,7 @@ from typing import Any
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mi_workshop.models import Model, network
+from mi_workshop.models import Model, ModelError, network
 
 HOOKS = {
     "embed": "hook_embed",
@@ -105,6 +105,8 @@ def path_of(model: Any, site: Site) -> str:
     if "{}" in path and site.layer is None:
         raise InterventionError(f"Say in which layer: Site({site.kind!r}, layer=...).")
     path = path.format(site.layer)
+    if site.kind == "feature" and hasattr(module, "feature_input_hook"):  # where the transcoders read
+        path = f"blocks.{site.layer}.{module.feature_input_hook}"
     for name in (path, path.replace(".mlp.", ".mlp.old_mlp.")):  # circuit-tracer wraps the MLP
         try:
             module.get_submodule(name)
@@ -142,6 +144,8 @@ def tokens_of(model: Any, prompt: Any) -> Int[Tensor, " position"]:
 
 def words_of(model: Any, tokens: Tensor) -> list[str]:
     """The tokens as text."""
+    if isinstance(model, Model):
+        return model.words(tokens.tolist())
     tokenizer = getattr(model, "tokenizer", None)
     ids = tokens.tolist()
     return [str(i) for i in ids] if tokenizer is None else tokenizer.convert_ids_to_tokens(ids)
@@ -151,6 +155,11 @@ def token_id(model: Any, word: str | int) -> int:
     """The id of a word that is one token. Raises InterventionError for any other."""
     if isinstance(word, int):
         return word
+    if isinstance(model, Model) and model.world is None:
+        try:
+            return model.token_id(word)
+        except ModelError as error:
+            raise InterventionError(str(error)) from None
     tokenizer = getattr(model, "tokenizer", None)
     if tokenizer is None:
         raise InterventionError("This model has no tokenizer: give the answer as a number.")
