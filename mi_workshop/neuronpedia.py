@@ -182,7 +182,7 @@ class Neuronpedia(Sharing):
             return [str(t) for t in tokens]
 
         return self._seen(
-            "tokenize", body, read, lambda: self._ask("/api/graph/tokenize", body, "number of tokens of this prompt")
+            "tokenize", body, read, lambda: self._ask("/api/graph/tokenize", body, "tokenization of this prompt")
         )[0]
 
     @degrades
