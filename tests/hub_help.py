@@ -16,10 +16,12 @@ import hashlib
 import json
 import os
 import re
+import runpy
 import sys
 import tempfile
 import threading
 import time
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -49,7 +51,7 @@ FAULTS = {
     "disk full": r"google/gemma-2-2b .*needs \d+\.\d GB on disk and .* has .* left: free some, or set HF_HOME",
     "broken off": r"The download of google/gemma-2-2b broke off: run the same line again: it goes on where it stopped",
     "damaged weights": r"The file model.safetensors of google/gemma-2-2b is damaged: delete .*blobs.* and run the same line again",
-    "damaged transcoder": r"The file params.npz of google/gemma-2-2b is damaged: delete .*blobs.* and run the same line again",
+    "damaged transcoder": r"The file params.npz of google/gemma-scope-2b-pt-transcoders is damaged: delete .*blobs.* and run the same line again",
     "server error": r"The Hugging Face Hub answered 503 to a request for google/gemma-2-2b: try again later",
     "no such repository": r"The Hub has no nobody/nothing, or not with the files that are needed: see https://huggingface.co/nobody/nothing",
     "pickled weights": r"EleutherAI/pythia-14m has no safetensors weights, and pickled ones could run any program: they are not opened",
@@ -195,6 +197,45 @@ class Hub:
         }  # fmt: skip
 
 
+def sitecustomize() -> dict:
+    """``hub_site/sitecustomize.py``, without what it does at the start of a process."""
+    return runpy.run_path(str(SITE / "sitecustomize.py"), {"INSTALL": False})
+
+
+@contextmanager
+def connected(hub, home: Path, offline: bool = False, token: str = ""):
+    """This process uses ``hub`` with a cache under ``home``: what the libraries read from the environment when they are imported."""
+    import transformer_lens.loading_from_pretrained as table
+    import transformers.utils.hub as theirs
+    from huggingface_hub import constants
+    from huggingface_hub.utils import reset_sessions
+
+    cache = str(home / "hub")
+    changed = [
+        (constants, "ENDPOINT", hub.address), (constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.address + "/{repo_id}/resolve/{revision}/{filename}"),
+        (constants, "HF_HUB_CACHE", cache), (constants, "HF_HUB_OFFLINE", offline), (constants, "HF_TOKEN_PATH", str(home / "token")),
+        (constants, "HF_HUB_DISABLE_XET", True), (theirs, "TRANSFORMERS_CACHE", cache), (theirs, "_is_offline_mode", offline),
+    ]  # fmt: skip
+    before = [(module, name, getattr(module, name)) for module, name, _ in changed]
+    tokens = {name: os.environ.pop(name) for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN") if name in os.environ}
+    convert = table.convert_hf_model_config
+    try:
+        for module, name, value in changed:
+            setattr(module, name, value)
+        if token:
+            os.environ["HF_TOKEN"] = token
+        sitecustomize()["patch"](table)
+        reset_sessions()
+        yield home
+    finally:
+        os.environ.pop("HF_TOKEN", None)
+        os.environ.update(tokens)
+        table.convert_hf_model_config = convert
+        for module, name, value in before:
+            setattr(module, name, value)
+        reset_sessions()
+
+
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     served: Hub
@@ -227,7 +268,9 @@ class _Handler(BaseHTTPRequestHandler):
             return self.refuse(503, "", "down for maintenance")
         if hub.fault == "bad token" and token:
             return self.refuse(401, "", "Invalid credentials in Authorization header")
-        if found := re.fullmatch(r"api/models/(.+?)(?:/revision/[^/]+|/tree/[^/]+)?", path):
+        if re.fullmatch(r"api/models/.+/tree/[^/]+/.+", path):
+            return self.refuse(404, "EntryNotFound", "no such folder")
+        if found := re.fullmatch(r"api/models/(.+?)(?:/revision/[^/]+)?", path):
             return self.about(found[1])
         if not (found := re.fullmatch(r"(.+?)/resolve/([^/]+)/(.+)", path)):
             return self.refuse(404, "EntryNotFound", "no such page")

@@ -56,7 +56,7 @@ def _sentence(error: Exception, repo: str, files: Callable[[], list[Path]]) -> s
     from huggingface_hub import errors
 
     chain = [error]
-    while cause := chain[-1].__cause__ or chain[-1].__context__:
+    while cause := chain[-1].__cause__:
         chain.append(cause)
     kinds = tuple(type(e) for e in chain)
     status = next((e.response.status_code for e in chain if getattr(e, "response", None) is not None), 0)
@@ -84,7 +84,8 @@ def _sentence(error: Exception, repo: str, files: Callable[[], list[Path]]) -> s
     if among(requests.exceptions.ConnectionError, requests.exceptions.Timeout, errors.LocalEntryNotFoundError):
         return f"The Hugging Face Hub cannot be reached, and {repo} is not in the cache as a whole: check the network, then {AGAIN}."
     if bad := next((path for path in files() if damaged(path)), None):
-        return f"The file {bad.name} of {repo} is damaged: delete {bad.resolve()} and run the same line again."
+        whose = next((part[8:].replace("--", "/") for part in bad.parts if part.startswith("models--")), repo)
+        return f"The file {bad.name} of {whose} is damaged: delete {bad.resolve()} and run the same line again."
     if status:
         return f"The Hugging Face Hub answered {status} to a request for {repo}: try again later, or see https://status.huggingface.co."
     return f"{repo} cannot be loaded ({type(error).__name__}: {error})."

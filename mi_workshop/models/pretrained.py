@@ -9,6 +9,9 @@ Decoders in safetensors are read from the disk as they are needed, encoders too 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +100,17 @@ def _transcoders(reference: str, config: dict[str, Any], device: torch.device, d
     return load_transcoders(local(config), **options) if config else load_transcoders_from_cache(reference, **options)[0]
 
 
+@contextmanager
+def _nnsight() -> Iterator[None]:
+    try:
+        yield
+    except ImportError:
+        raise ModelError(
+            f"circuit-tracer 0.5 works with nnsight 0.6, and {version('nnsight')} is installed: pip install 'nnsight>=0.6,<0.7', then restart "
+            "the kernel."
+        ) from None
+
+
 def _network(
     repo: str, transcoders: Any, files: list[Path], device: torch.device, dtype: torch.dtype, backend: str
 ) -> tuple[Any, Any]:
@@ -105,8 +119,8 @@ def _network(
 
     folder = next(path for path in files if path.name == "config.json").parent
     if backend == "nnsight":
-        from circuit_tracer.replacement_model.replacement_model_nnsight import NNSightReplacementModel
-
+        with _nnsight():
+            from circuit_tracer.replacement_model.replacement_model_nnsight import NNSightReplacementModel
         model = NNSightReplacementModel.from_pretrained_and_transcoders(repo, transcoders, device=device, dtype=dtype)
         return model, model.tokenizer
     from transformer_lens import HookedTransformer

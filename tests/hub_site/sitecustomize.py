@@ -47,4 +47,5 @@ class Finder(importlib.abc.MetaPathFinder):
         return spec
 
 
-sys.meta_path.insert(0, Finder())
+if globals().get("INSTALL", True):
+    sys.meta_path.insert(0, Finder())
