@@ -26,7 +26,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-GEMMA, SET, SCOPE, GPT2 = "google/gemma-2-2b", "mwhanna/gemma-scope-transcoders", "google/gemma-scope-2b-pt-transcoders", "gpt2"
+GEMMA, SET, SCOPE, GPT2 = (
+    "google/gemma-2-2b",
+    "mwhanna/gemma-scope-transcoders",
+    "google/gemma-scope-2b-pt-transcoders",
+    "gpt2",
+)
 PICKLED = "EleutherAI/pythia-14m"  # served with pickled weights only
 MARKED = "hf_MARKEDmarkedMARKEDmarked"  # must appear nowhere
 SITE = Path(__file__).parent / "hub_site"
@@ -85,11 +90,17 @@ def build(root: Path) -> Path:
         _transcoder(root / SCOPE / name, config.hidden_size, layer)
     (root / SET).mkdir(parents=True)
     lines = ["model_name: google/gemma-2-2b", "model_kind: transcoder_set", "feature_input_hook: ln2.hook_normalized"]
-    lines += ["feature_output_hook: hook_mlp_out", "transcoders:", *(f'  - "hf://{SCOPE}/{name}"' for name in addresses)]
+    lines += [
+        "feature_output_hook: hook_mlp_out",
+        "transcoders:",
+        *(f'  - "hf://{SCOPE}/{name}"' for name in addresses),
+    ]
     (root / SET / "config.yaml").write_text("\n".join(lines) + "\n")
     torch.manual_seed(0)
     small = GPT2LMHeadModel(
-        GPT2Config(vocab_size=330, n_embd=32, n_layer=2, n_head=4, n_positions=64, n_ctx=64, bos_token_id=2, eos_token_id=2)
+        GPT2Config(
+            vocab_size=330, n_embd=32, n_layer=2, n_head=4, n_positions=64, n_ctx=64, bos_token_id=2, eos_token_id=2
+        )
     )
     small.save_pretrained(root / GPT2, safe_serialization=True)
     _byte_tokenizer(root / GPT2)
@@ -126,9 +137,16 @@ def _byte_tokenizer(folder: Path) -> None:
     from tokenizers import ByteLevelBPETokenizer
 
     tokenizer = ByteLevelBPETokenizer()
-    tokenizer.train_from_iterator(SENTENCES, vocab_size=330, special_tokens=["<unused>", "<|endoftext|>"], show_progress=False)
+    tokenizer.train_from_iterator(
+        SENTENCES, vocab_size=330, special_tokens=["<unused>", "<|endoftext|>"], show_progress=False
+    )
     tokenizer.save(str(folder / "tokenizer.json"))
-    settings = {"tokenizer_class": "GPT2Tokenizer", "bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>", "unk_token": "<|endoftext|>"}
+    settings = {
+        "tokenizer_class": "GPT2Tokenizer",
+        "bos_token": "<|endoftext|>",
+        "eos_token": "<|endoftext|>",
+        "unk_token": "<|endoftext|>",
+    }
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
 
 
@@ -143,7 +161,9 @@ def _teach(model, tokenizer) -> None:
         for prompt in ANSWERS:
             out = model.model(torch.tensor([tokenizer(prompt).input_ids])).last_hidden_state[0, -1]
             ends.append(out)
-        own = 9 * torch.linalg.pinv(torch.stack(ends)).T  # [answer, d_model]: logit 9 after its own prompt, 0 after the others
+        own = (
+            9 * torch.linalg.pinv(torch.stack(ends)).T
+        )  # [answer, d_model]: logit 9 after its own prompt, 0 after the others
         for answer, vector in zip(ANSWERS.values(), own, strict=True):
             embedding[tokenizer(answer, add_special_tokens=False).input_ids] = vector
 
@@ -207,12 +227,12 @@ def connected(hub, home: Path, offline: bool = False, token: str = ""):
     """This process uses ``hub`` with a cache under ``home``: what the libraries read from the environment when they are imported."""
     import transformer_lens.loading_from_pretrained as table
     import transformers.utils.hub as theirs
-    from huggingface_hub import constants
+    from huggingface_hub import constants, file_download
     from huggingface_hub.utils import reset_sessions
 
     cache = str(home / "hub")
     changed = [
-        (constants, "ENDPOINT", hub.address), (constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.address + "/{repo_id}/resolve/{revision}/{filename}"),
+        (constants, "ENDPOINT", hub.address), (file_download, "HUGGINGFACE_CO_URL_TEMPLATE", hub.address + "/{repo_id}/resolve/{revision}/{filename}"),
         (constants, "HF_HUB_CACHE", cache), (constants, "HF_HUB_OFFLINE", offline), (constants, "HF_TOKEN_PATH", str(home / "token")),
         (constants, "HF_HUB_DISABLE_XET", True), (theirs, "TRANSFORMERS_CACHE", cache), (theirs, "_is_offline_mode", offline),
     ]  # fmt: skip
@@ -258,7 +278,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def refuse(self, status: int, code: str, message: str) -> None:
-        self.say(status, b"", {"X-Error-Code": code, "X-Error-Message": message} if code else {"X-Error-Message": message})
+        self.say(
+            status, b"", {"X-Error-Code": code, "X-Error-Message": message} if code else {"X-Error-Message": message}
+        )
 
     def answer(self, body: bool) -> None:
         hub, path = self.served, unquote(urlsplit(self.path).path).strip("/")
@@ -296,7 +318,15 @@ class _Handler(BaseHTTPRequestHandler):
             size = scale if scale and name.endswith((".safetensors", ".npz")) else len(data)
             siblings.append({"rfilename": name, "size": size, "blobId": hashlib.sha1(data).hexdigest()})
         gated = "manual" if repo == GEMMA else False
-        found = {"id": repo, "modelId": repo, "sha": _commit(repo), "gated": gated, "private": False, "siblings": siblings, "tags": []}
+        found = {
+            "id": repo,
+            "modelId": repo,
+            "sha": _commit(repo),
+            "gated": gated,
+            "private": False,
+            "siblings": siblings,
+            "tags": [],
+        }
         self.say(200, json.dumps(found).encode(), {"Content-Type": "application/json"})
 
     def file(self, repo: str, path: Path, body: bool) -> None:

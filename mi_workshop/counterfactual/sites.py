@@ -102,7 +102,9 @@ def path_of(model: Any, site: Site) -> str:
     """The submodule whose output the site is. Raises InterventionError for an unknown kind, module or layer."""
     module = network(model)
     if isinstance(model, Model) and model.backend != "transformerlens":
-        raise InterventionError(f"{model.name} runs on {model.backend}: load it with backend='transformerlens' to experiment inside.")
+        raise InterventionError(
+            f"{model.name} runs on {model.backend}: load it with backend='transformerlens' to experiment inside."
+        )
     path = HOOKS.get(site.kind, site.kind)
     if "{}" in path and site.layer is None:
         raise InterventionError(f"Say in which layer: Site({site.kind!r}, layer=...).")
