@@ -29,6 +29,11 @@ if TYPE_CHECKING:
 # instead of a fraction of one as soon as another program uses the processor.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+if (
+    os.environ.get("MI_WORKSHOP_OFFLINE", "0") != "0"
+):  # read by huggingface_hub when it is imported: nothing but its cache is used
+    os.environ["HF_HUB_OFFLINE"] = "1"
+
 __version__ = "0.1.0"
 _HOME = {  # imported on first use: the libraries behind them take seconds and hundreds of megabytes
     "AttributionGraph": "circuits.graph", "ablate": "circuits.ablate", "compare": "circuits.compare", "doctor": "teach.doctor",

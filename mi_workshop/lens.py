@@ -287,5 +287,11 @@ def logit_lens(
     tokens = [vocabulary.name(i) for i in ids.tolist()]
     text = prompt if isinstance(prompt, str) else " ".join(tokens)
     return Lens(
-        kind, text, tokens, list(found), torch.cat([readout(net, point[None], norm).cpu() for point in stack]), final, vocabulary
+        kind,
+        text,
+        tokens,
+        list(found),
+        torch.cat([readout(net, point[None], norm).cpu() for point in stack]),
+        final,
+        vocabulary,
     )

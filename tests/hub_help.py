@@ -16,15 +16,22 @@ import hashlib
 import json
 import os
 import re
+import runpy
 import sys
 import tempfile
 import threading
 import time
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-GEMMA, SET, SCOPE, GPT2 = "google/gemma-2-2b", "mwhanna/gemma-scope-transcoders", "google/gemma-scope-2b-pt-transcoders", "gpt2"
+GEMMA, SET, SCOPE, GPT2 = (
+    "google/gemma-2-2b",
+    "mwhanna/gemma-scope-transcoders",
+    "google/gemma-scope-2b-pt-transcoders",
+    "gpt2",
+)
 PICKLED = "EleutherAI/pythia-14m"  # served with pickled weights only
 MARKED = "hf_MARKEDmarkedMARKEDmarked"  # must appear nowhere
 SITE = Path(__file__).parent / "hub_site"
@@ -49,7 +56,7 @@ FAULTS = {
     "disk full": r"google/gemma-2-2b .*needs \d+\.\d GB on disk and .* has .* left: free some, or set HF_HOME",
     "broken off": r"The download of google/gemma-2-2b broke off: run the same line again: it goes on where it stopped",
     "damaged weights": r"The file model.safetensors of google/gemma-2-2b is damaged: delete .*blobs.* and run the same line again",
-    "damaged transcoder": r"The file params.npz of google/gemma-2-2b is damaged: delete .*blobs.* and run the same line again",
+    "damaged transcoder": r"The file params.npz of google/gemma-scope-2b-pt-transcoders is damaged: delete .*blobs.* and run the same line again",
     "server error": r"The Hugging Face Hub answered 503 to a request for google/gemma-2-2b: try again later",
     "no such repository": r"The Hub has no nobody/nothing, or not with the files that are needed: see https://huggingface.co/nobody/nothing",
     "pickled weights": r"EleutherAI/pythia-14m has no safetensors weights, and pickled ones could run any program: they are not opened",
@@ -83,11 +90,17 @@ def build(root: Path) -> Path:
         _transcoder(root / SCOPE / name, config.hidden_size, layer)
     (root / SET).mkdir(parents=True)
     lines = ["model_name: google/gemma-2-2b", "model_kind: transcoder_set", "feature_input_hook: ln2.hook_normalized"]
-    lines += ["feature_output_hook: hook_mlp_out", "transcoders:", *(f'  - "hf://{SCOPE}/{name}"' for name in addresses)]
+    lines += [
+        "feature_output_hook: hook_mlp_out",
+        "transcoders:",
+        *(f'  - "hf://{SCOPE}/{name}"' for name in addresses),
+    ]
     (root / SET / "config.yaml").write_text("\n".join(lines) + "\n")
     torch.manual_seed(0)
     small = GPT2LMHeadModel(
-        GPT2Config(vocab_size=330, n_embd=32, n_layer=2, n_head=4, n_positions=64, n_ctx=64, bos_token_id=2, eos_token_id=2)
+        GPT2Config(
+            vocab_size=330, n_embd=32, n_layer=2, n_head=4, n_positions=64, n_ctx=64, bos_token_id=2, eos_token_id=2
+        )
     )
     small.save_pretrained(root / GPT2, safe_serialization=True)
     _byte_tokenizer(root / GPT2)
@@ -124,9 +137,16 @@ def _byte_tokenizer(folder: Path) -> None:
     from tokenizers import ByteLevelBPETokenizer
 
     tokenizer = ByteLevelBPETokenizer()
-    tokenizer.train_from_iterator(SENTENCES, vocab_size=330, special_tokens=["<unused>", "<|endoftext|>"], show_progress=False)
+    tokenizer.train_from_iterator(
+        SENTENCES, vocab_size=330, special_tokens=["<unused>", "<|endoftext|>"], show_progress=False
+    )
     tokenizer.save(str(folder / "tokenizer.json"))
-    settings = {"tokenizer_class": "GPT2Tokenizer", "bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>", "unk_token": "<|endoftext|>"}
+    settings = {
+        "tokenizer_class": "GPT2Tokenizer",
+        "bos_token": "<|endoftext|>",
+        "eos_token": "<|endoftext|>",
+        "unk_token": "<|endoftext|>",
+    }
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
 
 
@@ -141,7 +161,9 @@ def _teach(model, tokenizer) -> None:
         for prompt in ANSWERS:
             out = model.model(torch.tensor([tokenizer(prompt).input_ids])).last_hidden_state[0, -1]
             ends.append(out)
-        own = 9 * torch.linalg.pinv(torch.stack(ends)).T  # [answer, d_model]: logit 9 after its own prompt, 0 after the others
+        own = (
+            9 * torch.linalg.pinv(torch.stack(ends)).T
+        )  # [answer, d_model]: logit 9 after its own prompt, 0 after the others
         for answer, vector in zip(ANSWERS.values(), own, strict=True):
             embedding[tokenizer(answer, add_special_tokens=False).input_ids] = vector
 
@@ -195,6 +217,45 @@ class Hub:
         }  # fmt: skip
 
 
+def sitecustomize() -> dict:
+    """``hub_site/sitecustomize.py``, without what it does at the start of a process."""
+    return runpy.run_path(str(SITE / "sitecustomize.py"), {"INSTALL": False})
+
+
+@contextmanager
+def connected(hub, home: Path, offline: bool = False, token: str = ""):
+    """This process uses ``hub`` with a cache under ``home``: what the libraries read from the environment when they are imported."""
+    import transformer_lens.loading_from_pretrained as table
+    import transformers.utils.hub as theirs
+    from huggingface_hub import constants, file_download
+    from huggingface_hub.utils import reset_sessions
+
+    cache = str(home / "hub")
+    changed = [
+        (constants, "ENDPOINT", hub.address), (file_download, "HUGGINGFACE_CO_URL_TEMPLATE", hub.address + "/{repo_id}/resolve/{revision}/{filename}"),
+        (constants, "HF_HUB_CACHE", cache), (constants, "HF_HUB_OFFLINE", offline), (constants, "HF_TOKEN_PATH", str(home / "token")),
+        (constants, "HF_HUB_DISABLE_XET", True), (theirs, "TRANSFORMERS_CACHE", cache), (theirs, "_is_offline_mode", offline),
+    ]  # fmt: skip
+    before = [(module, name, getattr(module, name)) for module, name, _ in changed]
+    tokens = {name: os.environ.pop(name) for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN") if name in os.environ}
+    convert = table.convert_hf_model_config
+    try:
+        for module, name, value in changed:
+            setattr(module, name, value)
+        if token:
+            os.environ["HF_TOKEN"] = token
+        sitecustomize()["patch"](table)
+        reset_sessions()
+        yield home
+    finally:
+        os.environ.pop("HF_TOKEN", None)
+        os.environ.update(tokens)
+        table.convert_hf_model_config = convert
+        for module, name, value in before:
+            setattr(module, name, value)
+        reset_sessions()
+
+
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     served: Hub
@@ -217,7 +278,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def refuse(self, status: int, code: str, message: str) -> None:
-        self.say(status, b"", {"X-Error-Code": code, "X-Error-Message": message} if code else {"X-Error-Message": message})
+        self.say(
+            status, b"", {"X-Error-Code": code, "X-Error-Message": message} if code else {"X-Error-Message": message}
+        )
 
     def answer(self, body: bool) -> None:
         hub, path = self.served, unquote(urlsplit(self.path).path).strip("/")
@@ -227,7 +290,9 @@ class _Handler(BaseHTTPRequestHandler):
             return self.refuse(503, "", "down for maintenance")
         if hub.fault == "bad token" and token:
             return self.refuse(401, "", "Invalid credentials in Authorization header")
-        if found := re.fullmatch(r"api/models/(.+?)(?:/revision/[^/]+|/tree/[^/]+)?", path):
+        if re.fullmatch(r"api/models/.+/tree/[^/]+/.+", path):
+            return self.refuse(404, "EntryNotFound", "no such folder")
+        if found := re.fullmatch(r"api/models/(.+?)(?:/revision/[^/]+)?", path):
             return self.about(found[1])
         if not (found := re.fullmatch(r"(.+?)/resolve/([^/]+)/(.+)", path)):
             return self.refuse(404, "EntryNotFound", "no such page")
@@ -253,7 +318,15 @@ class _Handler(BaseHTTPRequestHandler):
             size = scale if scale and name.endswith((".safetensors", ".npz")) else len(data)
             siblings.append({"rfilename": name, "size": size, "blobId": hashlib.sha1(data).hexdigest()})
         gated = "manual" if repo == GEMMA else False
-        found = {"id": repo, "modelId": repo, "sha": _commit(repo), "gated": gated, "private": False, "siblings": siblings, "tags": []}
+        found = {
+            "id": repo,
+            "modelId": repo,
+            "sha": _commit(repo),
+            "gated": gated,
+            "private": False,
+            "siblings": siblings,
+            "tags": [],
+        }
         self.say(200, json.dumps(found).encode(), {"Content-Type": "application/json"})
 
     def file(self, repo: str, path: Path, body: bool) -> None:

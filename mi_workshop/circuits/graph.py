@@ -270,7 +270,9 @@ def cantor(layer: int, index: int) -> int:
 
 def _links(matrix: csr_array, ids: Any) -> pd.DataFrame:
     coo = matrix.tocoo()
-    target, source = (pd.Series(ids[end], dtype=object) for end in coo.coords)  # strings of pandas' own would take as long as the rest
+    target, source = (
+        pd.Series(ids[end], dtype=object) for end in coo.coords
+    )  # strings of pandas' own would take as long as the rest
     return pd.DataFrame({"source": source, "target": target, "weight": coo.data.astype(float)})
 
 

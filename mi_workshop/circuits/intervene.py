@@ -39,7 +39,9 @@ def settable(model: Model) -> Any:
             "[(layer, position, feature, value)]); or load it with backend='transformerlens'."
         )
     if not model.transcoders:
-        raise ModelError(f"{model.name} has no transcoders, so it has no features to set: choose sites of another kind.")
+        raise ModelError(
+            f"{model.name} has no transcoders, so it has no features to set: choose sites of another kind."
+        )
     return model.replacement
 
 
@@ -63,7 +65,9 @@ def frozen_attention(model: Model, tokens: Int[Tensor, "batch position"]) -> lis
 def settings(values: Float[Tensor, "*any"], mask: Tensor) -> Tensor:
     """What is set, as a sparse tensor: ``values`` where ``mask``, zeros included. Of Gemma's features a dense one takes 19 MB a row."""
     where = mask.nonzero().T
-    return torch.sparse_coo_tensor(where, values[tuple(where)].float(), mask.shape, is_coalesced=True, check_invariants=False)
+    return torch.sparse_coo_tensor(
+        where, values[tuple(where)].float(), mask.shape, is_coalesced=True, check_invariants=False
+    )
 
 
 @torch.no_grad()

@@ -228,10 +228,7 @@ def random_edits(model: Model, edit: Edit, barred: Tensor, n: int, seed: int = 0
 
 def best(model: Model, logits: Tensor, k: int = 5) -> list[dict[str, Any]]:
     p, i = logits.softmax(-1).topk(k)
-    return [
-        {"token": t, "prob": x}
-        for t, x in zip(model.words(i.tolist()), p.tolist(), strict=True)
-    ]
+    return [{"token": t, "prob": x} for t, x in zip(model.words(i.tolist()), p.tolist(), strict=True)]
 
 
 @torch.no_grad()

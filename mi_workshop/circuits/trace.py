@@ -54,7 +54,9 @@ def _attribute(model: Model, tokens: Any, batch_size: int, options: dict[str, An
     on_gpu = model.device.type == "cuda"
     while True:
         try:
-            with warnings.catch_warnings():  # torch's remark on how circuit-tracer hooks gradients is not for the reader
+            with (
+                warnings.catch_warnings()
+            ):  # torch's remark on how circuit-tracer hooks gradients is not for the reader
                 warnings.filterwarnings("ignore", message="Full backward hook is firing")
                 return attribute(
                     tokens, model.replacement, batch_size=batch_size, verbose=on_gpu and model.world is None, **options

@@ -92,7 +92,15 @@ def rank_one(
     for _ in range(steps):
         with (
             hooked(
-                model, [(path, lambda x: x.index_put((rows.to(x.device), at.to(x.device)), delta.to(x).expand(len(rows), -1), accumulate=True))]
+                model,
+                [
+                    (
+                        path,
+                        lambda x: x.index_put(
+                            (rows.to(x.device), at.to(x.device)), delta.to(x).expand(len(rows), -1), accumulate=True
+                        ),
+                    )
+                ],
             ) as module,
             torch.enable_grad(),
         ):

@@ -101,11 +101,17 @@ def layers_of(model: Any) -> int:
 def path_of(model: Any, site: Site) -> str:
     """The submodule whose output the site is. Raises InterventionError for an unknown kind, module or layer."""
     module = network(model)
+    if isinstance(model, Model) and model.backend != "transformerlens":
+        raise InterventionError(
+            f"{model.name} runs on {model.backend}: load it with backend='transformerlens' to experiment inside."
+        )
     path = HOOKS.get(site.kind, site.kind)
     if "{}" in path and site.layer is None:
         raise InterventionError(f"Say in which layer: Site({site.kind!r}, layer=...).")
     path = path.format(site.layer)
-    if site.kind == "feature" and hasattr(module, "feature_input_hook"):  # where the transcoders read
+    if site.kind == "feature":  # where the transcoders read
+        if not hasattr(module, "feature_input_hook"):
+            raise InterventionError("This model has no transcoders, so it has no sites of kind 'feature'.")
         path = f"blocks.{site.layer}.{module.feature_input_hook}"
     for name in (path, path.replace(".mlp.", ".mlp.old_mlp.")):  # circuit-tracer wraps the MLP
         try:

@@ -105,7 +105,9 @@ class Model:
             if len(ids) == 1 and ids[0] != self.tokenizer.unk_token_id:
                 return int(ids[0])
         ids = self.tokenizer(word, add_special_tokens=False).input_ids
-        raise ModelError(f"{word!r} is {len(ids)} tokens of {self.name} ({', '.join(map(repr, self.words(ids)))}): choose one.")
+        raise ModelError(
+            f"{word!r} is {len(ids)} tokens of {self.name} ({', '.join(map(repr, self.words(ids)))}): choose one."
+        )
 
     def words(self, ids: Iterable[int]) -> list[str]:
         """Token ids as text, each on its own: ``" Austin"`` with the space that belongs to it."""
@@ -188,7 +190,9 @@ def _load(name: str, transcoders: str, weights: str | Path | None, **options: An
             return load_pretrained(name, transcoders, **options)
         folder = Path(weights or WEIGHTS) / name
         if transcoders not in ("plt", "clt"):
-            raise ModelError(f"There are no {transcoders!r} transcoders; choose 'plt' (per layer) or 'clt' (cross-layer).")
+            raise ModelError(
+                f"There are no {transcoders!r} transcoders; choose 'plt' (per layer) or 'clt' (cross-layer)."
+            )
         if transcoders == "clt" and (folder / "config.json").exists() and not (folder / "clt.safetensors").exists():
             have = ", ".join(sorted(path.parent.name for path in folder.parent.glob("*/clt.safetensors")))
             raise ModelError(

@@ -55,11 +55,11 @@ def _sentence(error: Exception, repo: str, files: Callable[[], list[Path]]) -> s
     import torch
     from huggingface_hub import errors
 
-    chain = [error]
-    while cause := chain[-1].__cause__ or chain[-1].__context__:
+    chain: list[BaseException] = [error]
+    while cause := chain[-1].__cause__:
         chain.append(cause)
     kinds = tuple(type(e) for e in chain)
-    status = next((e.response.status_code for e in chain if getattr(e, "response", None) is not None), 0)
+    status = next((r.status_code for e in chain if (r := getattr(e, "response", None)) is not None), 0)
 
     def among(*types: type[BaseException]) -> bool:
         return any(issubclass(kind, types) for kind in kinds)
@@ -82,9 +82,10 @@ def _sentence(error: Exception, repo: str, files: Callable[[], list[Path]]) -> s
     if among(*cut) or "Consistency check failed" in str(error):
         return f"The download of {repo} broke off: {AGAIN}."
     if among(requests.exceptions.ConnectionError, requests.exceptions.Timeout, errors.LocalEntryNotFoundError):
-        return f"The Hugging Face Hub cannot be reached, and {repo} is not in the cache as a whole: check the network, then {AGAIN}."
+        return unreachable(repo)
     if bad := next((path for path in files() if damaged(path)), None):
-        return f"The file {bad.name} of {repo} is damaged: delete {bad.resolve()} and run the same line again."
+        whose = next((part[8:].replace("--", "/") for part in bad.parts if part.startswith("models--")), repo)
+        return f"The file {bad.name} of {whose} is damaged: delete {bad.resolve()} and run the same line again."
     if status:
         return f"The Hugging Face Hub answered {status} to a request for {repo}: try again later, or see https://status.huggingface.co."
     return f"{repo} cannot be loaded ({type(error).__name__}: {error})."
@@ -100,6 +101,10 @@ def gated(repo: str, status: int) -> str:
             "then run huggingface-cli login (on Colab: add it as the secret HF_TOKEN)."
         )
     return f"Your Hugging Face token may not read {repo}: accept its licence at {HUB}/{repo} with the account that the token belongs to."
+
+
+def unreachable(repo: str) -> str:
+    return f"The Hugging Face Hub cannot be reached, and {repo} is not in the cache as a whole: check the network, then {AGAIN}."
 
 
 def offline(repo: str) -> str:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from mi_workshop.models import ModelError, names
-from mi_workshop.models.faults import cache, faults, offline
+from mi_workshop.models.faults import cache, faults, offline, unreachable
 
 LARGE = 2 * 10**9  # bytes of weights that are not run on a CPU unless asked for
 PACE = 20e6  # bytes a second: the download that the expected time is said for
@@ -97,11 +97,15 @@ def cached(repo: str, name: str, revision: str | None = None) -> Path | None:
 
 
 def fetch(repo: str, name: str, revision: str | None = None) -> Path:
-    """One small file (also the test whether the repository may be read)."""
-    from huggingface_hub import hf_hub_download
+    """One small file (also the test whether the repository may be read); from the cache where the Hub cannot be asked."""
+    from huggingface_hub import constants, hf_hub_download
 
     with faults(repo):
-        return Path(hf_hub_download(repo, name, revision=revision))
+        if _ask(repo, revision) is not None:
+            return Path(hf_hub_download(repo, name, revision=revision))
+    if path := cached(repo, name, revision):
+        return path
+    raise ModelError(offline(repo) if constants.HF_HUB_OFFLINE else unreachable(repo))
 
 
 def listing(repo: str, revision: str | None, wanted: Callable[[str], bool]) -> Part:
@@ -125,7 +129,11 @@ def _ask(repo: str, revision: str | None) -> Any:
     from huggingface_hub import HfApi, constants
 
     try:
-        return None if constants.HF_HUB_OFFLINE else HfApi().model_info(repo, revision=revision, files_metadata=True, timeout=20)
+        return (
+            None
+            if constants.HF_HUB_OFFLINE
+            else HfApi().model_info(repo, revision=revision, files_metadata=True, timeout=20)
+        )
     except (requests.exceptions.ConnectionError, requests.exceptions.Timeout):
         return None
 
@@ -180,7 +188,9 @@ def model_files(repo: str) -> Part:
     if index.exists():
         weights = sorted(set(json.loads(index.read_text())["weight_map"].values()))
     if not weights and any(part.files.values()):
-        raise ModelError(f"{repo} has no safetensors weights, and pickled ones could run any program: they are not opened.")
+        raise ModelError(
+            f"{repo} has no safetensors weights, and pickled ones could run any program: they are not opened."
+        )
     if not weights or any(name not in part.files for name in weights):
         raise ModelError(offline(repo))
     return part
@@ -198,10 +208,14 @@ def transcoder_files(reference: str) -> tuple[dict[str, Any], list[Part]]:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
         kind = config["model_kind"]
     config |= {"repo_id": uri.repo_id, "revision": uri.revision, "subfolder": uri.file_path}
-    config["scan"] = uri.repo_id + (f"//{uri.file_path}" if uri.file_path else "") + (f"@{uri.revision}" if uri.revision else "")
+    config["scan"] = (
+        uri.repo_id + (f"//{uri.file_path}" if uri.file_path else "") + (f"@{uri.revision}" if uri.revision else "")
+    )
     if "transcoders" not in config:
         start = f"{folder}layer_" if kind == "transcoder_set" else folder
-        return config, [listing(uri.repo_id, uri.revision, lambda f: f.startswith(start) and f.endswith(".safetensors"))]
+        return config, [
+            listing(uri.repo_id, uri.revision, lambda f: f.startswith(start) and f.endswith(".safetensors"))
+        ]
     asked: dict[tuple[str, str | None], set[str]] = {}
     for one in map(str, config["transcoders"]):
         if not one.startswith("hf://") or Path(one.partition("?")[0]).suffix not in (".npz", ".safetensors"):
@@ -211,7 +225,9 @@ def transcoder_files(reference: str) -> tuple[dict[str, Any], list[Part]]:
     parts = [listing(repo, revision, files.__contains__) for (repo, revision), files in asked.items()]
     for part in parts:
         if lost := sorted(asked[part.repo, part.revision] - set(part.files)):
-            raise ModelError(f"{part.repo} lacks {lost[0]}" + (f": {offline(part.repo)}" if not any(part.files.values()) else "."))
+            raise ModelError(
+                f"{part.repo} lacks {lost[0]}" + (f": {offline(part.repo)}" if not any(part.files.values()) else ".")
+            )
     return config, parts
 
 
@@ -223,5 +239,3 @@ def local(config: dict[str, Any]) -> dict[str, Any]:
         return config
     uris = [parse_hf_uri(str(one)) for one in config["transcoders"]]
     return config | {"transcoders": [str(cached(u.repo_id, str(u.file_path), u.revision)) for u in uris]}
-
-

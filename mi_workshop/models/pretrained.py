@@ -9,6 +9,9 @@ Decoders in safetensors are read from the disk as they are needed, encoders too 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -42,13 +45,17 @@ def load_pretrained(
         raise ModelError(f"offload={offload!r} is not possible: choose 'cpu', 'disk' or None.")
     known = find(name, backend)
     if transcoders == "clt" and "clt" not in known.transcoders:
-        raise ModelError(f"{name} has no cross-layer transcoders here: name a repository of them, transcoders='owner/repository'.")
+        raise ModelError(
+            f"{name} has no cross-layer transcoders here: name a repository of them, transcoders='owner/repository'."
+        )
     reference = known.transcoders.get(transcoders, "" if transcoders == "plt" else transcoders)
     if backend == "nnsight" and not reference:
         raise ModelError(f"For {name} with nnsight name a repository of transcoders: transcoders='owner/repository'.")
     on = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if on.type == "cuda" and not torch.cuda.is_available():
-        raise ModelError("There is no CUDA GPU here (on Colab: Runtime, Change runtime type, T4); device='cpu' does without.")
+        raise ModelError(
+            "There is no CUDA GPU here (on Colab: Runtime, Change runtime type, T4); device='cpu' does without."
+        )
     kind = _dtype(dtype, on)
     parts = [model_files(known.repo)]
     config: dict[str, Any] = {}
@@ -67,7 +74,9 @@ def load_pretrained(
     download(parts)
     files = [path for part in parts for path in part.paths()]
     with faults(known.repo, lambda: files), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=DeprecationWarning)  # TransformerLens 3 on the class that circuit-tracer builds on
+        warnings.filterwarnings(
+            "ignore", category=DeprecationWarning
+        )  # TransformerLens 3 on the class that circuit-tracer builds on
         sizes = sum(sum(part.files.values()) for part in parts[1:])
         lazy = on.type == "cuda" and sizes > 0.5 * torch.cuda.mem_get_info(on)[0]
         found = _transcoders(reference, config, on, kind, lazy) if reference else None
@@ -83,7 +92,11 @@ def load_pretrained(
 def _dtype(dtype: Any, device: torch.device) -> torch.dtype:
     if dtype is None:
         return torch.bfloat16 if device.type == "cuda" else torch.float32
-    found = getattr(torch, dtype.removeprefix("torch.")) if isinstance(dtype, str) and hasattr(torch, dtype.removeprefix("torch.")) else dtype
+    found = (
+        getattr(torch, dtype.removeprefix("torch."))
+        if isinstance(dtype, str) and hasattr(torch, dtype.removeprefix("torch."))
+        else dtype
+    )
     if not isinstance(found, torch.dtype) or not found.is_floating_point:
         raise ModelError(f"dtype={dtype!r} is no number type for weights: choose 'bfloat16' or 'float32'.")
     return found
@@ -94,7 +107,20 @@ def _transcoders(reference: str, config: dict[str, Any], device: torch.device, d
     from circuit_tracer.utils.hf_utils import load_transcoders
 
     options: dict[str, Any] = {"device": device, "dtype": dtype, "lazy_encoder": lazy, "lazy_decoder": True}
-    return load_transcoders(local(config), **options) if config else load_transcoders_from_cache(reference, **options)[0]
+    return (
+        load_transcoders(local(config), **options) if config else load_transcoders_from_cache(reference, **options)[0]
+    )
+
+
+@contextmanager
+def _nnsight() -> Iterator[None]:
+    try:
+        yield
+    except ImportError:
+        raise ModelError(
+            f"circuit-tracer 0.5 works with nnsight 0.6, and {version('nnsight')} is installed: pip install 'nnsight>=0.6,<0.7', then restart "
+            "the kernel."
+        ) from None
 
 
 def _network(
@@ -105,8 +131,8 @@ def _network(
 
     folder = next(path for path in files if path.name == "config.json").parent
     if backend == "nnsight":
-        from circuit_tracer.replacement_model.replacement_model_nnsight import NNSightReplacementModel
-
+        with _nnsight():
+            from circuit_tracer.replacement_model.replacement_model_nnsight import NNSightReplacementModel
         model = NNSightReplacementModel.from_pretrained_and_transcoders(repo, transcoders, device=device, dtype=dtype)
         return model, model.tokenizer
     from transformer_lens import HookedTransformer
@@ -116,6 +142,7 @@ def _network(
     given: dict[str, Any] = {
         "hf_model": AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True),
         "tokenizer": AutoTokenizer.from_pretrained(folder), "device": str(device), "dtype": dtype,
+        "local_files_only": True,
     }  # fmt: skip
     if getattr(given["hf_model"].config, "rope_theta", None) is not None:
         given["n_ctx"] = min(CONTEXT, given["hf_model"].config.max_position_embeddings)

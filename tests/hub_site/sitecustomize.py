@@ -19,7 +19,7 @@ def patch(module):
         found = original(name, **options)
         if not str(name).startswith("google/gemma-2-2b"):
             return found
-        file = module.AutoConfig.from_pretrained(name)
+        file = module.AutoConfig.from_pretrained(name, **options)
         return found | {
             "d_model": file.hidden_size, "d_head": file.head_dim, "n_heads": file.num_attention_heads, "d_mlp": file.intermediate_size,
             "n_layers": file.num_hidden_layers, "n_key_value_heads": file.num_key_value_heads, "d_vocab": file.vocab_size,
@@ -47,4 +47,5 @@ class Finder(importlib.abc.MetaPathFinder):
         return spec
 
 
-sys.meta_path.insert(0, Finder())
+if globals().get("INSTALL", True):
+    sys.meta_path.insert(0, Finder())
