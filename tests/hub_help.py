@@ -48,7 +48,7 @@ SENTENCES = [
 
 # What the user reads for each fault, as patterns; the page of faults and the tests are made from this.
 FAULTS = {
-    "no token": r"google/gemma-2-2b needs a Hugging Face token: .*huggingface.co/google/gemma-2-2b.*huggingface-cli login.*HF_TOKEN",
+    "no token": r"google/gemma-2-2b needs a Hugging Face token: .*huggingface.co/google/gemma-2-2b.*hf auth login.*HF_TOKEN",
     "licence not accepted": r"Your Hugging Face token may not read google/gemma-2-2b: accept its licence at https://huggingface.co/google/gemma-2-2b",
     "bad token": r"Your Hugging Face token is not accepted \(401\): make another at https://huggingface.co/settings/tokens",
     "no network": r"The Hugging Face Hub cannot be reached, and google/gemma-2-2b is not in the cache as a whole: check the network",

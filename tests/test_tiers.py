@@ -11,6 +11,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from faults_help import PAGE, page
 from hub_help import MARKED, Hub, build
 from nbformat.v4 import new_code_cell
 from neuronpedia_help import Standin
@@ -60,3 +61,8 @@ def test_the_notebook_runs(state, name, environments, tmp_path):
     )
     assert done.returncode == 0, done.stdout[-4000:]
     assert MARKED not in done.stdout + done.stderr
+
+
+def test_the_page_of_faults_is_what_the_tests_hold():
+    """Whoever looks a sentence up would not find it."""
+    assert PAGE.read_text(encoding="utf-8") == page(), "run python tests/faults_help.py"

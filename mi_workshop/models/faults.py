@@ -26,6 +26,11 @@ def cache() -> Path:
     return Path(constants.HF_HUB_CACHE)
 
 
+def shown(path: Path) -> str:
+    """A path as it may stand in a notebook that others read: without the name of the home folder."""
+    return str(path).replace(str(Path.home()), "~", 1)
+
+
 def scrub(text: object) -> str:
     """Without the Hub token, and on one line."""
     from huggingface_hub import get_token
@@ -71,7 +76,7 @@ def _sentence(error: Exception, repo: str, files: Callable[[], list[Path]]) -> s
     if among(errors.GatedRepoError) or status == 403:
         return gated(repo, status)
     if status == 401 and "credentials" in str(error):
-        return f"Your Hugging Face token is not accepted (401): make another at {HUB}/settings/tokens, then huggingface-cli login."
+        return f"Your Hugging Face token is not accepted (401): make another at {HUB}/settings/tokens, then hf auth login."
     if among(errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.EntryNotFoundError) and not among(
         errors.LocalEntryNotFoundError
     ):
@@ -98,7 +103,7 @@ def gated(repo: str, status: int) -> str:
     if status == 401 or get_token() is None:
         return (
             f"{repo} needs a Hugging Face token: accept its licence at {HUB}/{repo}, make a token at {HUB}/settings/tokens, "
-            "then run huggingface-cli login (on Colab: add it as the secret HF_TOKEN)."
+            "then run hf auth login (on Colab: add it as the secret HF_TOKEN)."
         )
     return f"Your Hugging Face token may not read {repo}: accept its licence at {HUB}/{repo} with the account that the token belongs to."
 
@@ -109,7 +114,7 @@ def unreachable(repo: str) -> str:
 
 def offline(repo: str) -> str:
     return (
-        f"{repo} is not in the Hub cache ({cache()}) as a whole, and the network is switched off: unset MI_WORKSHOP_OFFLINE and "
+        f"{repo} is not in the Hub cache ({shown(cache())}) as a whole, and the network is switched off: unset MI_WORKSHOP_OFFLINE and "
         "HF_HUB_OFFLINE to download it."
     )
 

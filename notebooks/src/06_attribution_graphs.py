@@ -214,9 +214,10 @@ mi.ablate(model, prompt, ranked.head(10).tolist())
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## The same on a large model
 #
-# Everything so far was Atlas: four layers, and a text that we know word by word. Now **Gemma-2-2B**, 26 layers, read by
-# nobody. Its graph of our question has been published on [Neuronpedia](https://www.neuronpedia.org). The next cell fetches
-# it and keeps it on this machine. Where there is no network, one sentence says so and the graph of Atlas stands in.
+# Everything so far was Atlas: four layers, and a text that we know word by word. Now **Gemma-2-2B**: 26
+# layers, and a text that nobody outside has seen. Its graph of our question has been published on
+# [Neuronpedia](https://www.neuronpedia.org). The next cell fetches it and keeps it on this machine. Where there is no network,
+# one sentence says so and the graph of Atlas stands in.
 #
 # **Predict:** what do you expect at *Dallas*? In which layers?
 
