@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import hub_help
 import pytest
 
 import mi_workshop as mi
@@ -22,6 +23,29 @@ def atlas_clt():
 @pytest.fixture(scope="session")
 def graph(atlas):
     return mi.trace(atlas, "Fact: the capital of the state containing Dallas is")
+
+
+@pytest.fixture(scope="session")
+def files(tmp_path_factory):
+    return hub_help.build(tmp_path_factory.mktemp("hub"))
+
+
+@pytest.fixture(scope="session")
+def server(files):
+    server = hub_help.Hub(files)
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory):
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="session")
+def gemma(server, home):
+    with hub_help.connected(server, home):
+        return mi.load("gemma-2-2b", device="cpu")
 
 
 @pytest.fixture

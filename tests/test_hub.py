@@ -9,7 +9,6 @@ import time
 import types
 from pathlib import Path
 
-import hub_help
 import numpy as np
 import pytest
 import torch
@@ -20,29 +19,6 @@ from mi_workshop.counterfactual import Experiment, InterventionError, Site, patc
 from mi_workshop.models import Model, ModelError, hub, pretrained
 
 PROMPT, DONOR = FACT.format("state", "Dallas"), FACT.format("state", "Oakland")
-
-
-@pytest.fixture(scope="session")
-def files(tmp_path_factory):
-    return hub_help.build(tmp_path_factory.mktemp("hub"))
-
-
-@pytest.fixture(scope="session")
-def server(files):
-    server = hub_help.Hub(files)
-    yield server
-    server.close()
-
-
-@pytest.fixture(scope="session")
-def home(tmp_path_factory):
-    return tmp_path_factory.mktemp("home")
-
-
-@pytest.fixture(scope="session")
-def gemma(server, home):
-    with connected(server, home):
-        return mi.load("gemma-2-2b", device="cpu")
 
 
 @pytest.fixture(scope="session")
