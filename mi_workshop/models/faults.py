@@ -76,7 +76,9 @@ def _sentence(error: Exception, repo: str, files: Callable[[], list[Path]]) -> s
     if among(errors.GatedRepoError) or status == 403:
         return gated(repo, status)
     if status == 401 and "credentials" in str(error):
-        return f"Your Hugging Face token is not accepted (401): make another at {HUB}/settings/tokens, then hf auth login."
+        return (
+            f"Your Hugging Face token is not accepted (401): make another at {HUB}/settings/tokens, then hf auth login."
+        )
     if among(errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.EntryNotFoundError) and not among(
         errors.LocalEntryNotFoundError
     ):
