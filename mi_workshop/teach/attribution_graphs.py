@@ -176,6 +176,9 @@ add(
             (lambda value: True, "Some random set hurts the answer as much: it may be the push and not the path."),
         ),
         why="It hurts more than every random set did: evidence that these features are needed here, for this prompt and no other.",
-        solution="tested = own.ablate(chain.sort_values('influence').node_id.head(5).tolist())",
+        solution=(
+            "city = own.nodes[(own.nodes.ctx_idx == len(own.tokens) - 2) & own.nodes.activation.notna()]\n"
+            "tested = own.ablate(city.sort_values('influence').node_id.head(5).tolist())"
+        ),
     ),
 )  # fmt: skip

@@ -217,11 +217,12 @@ mi.ablate(model, prompt, ranked.head(10).tolist())
 # Everything so far was Atlas: four layers, and a text that we know word by word. Now **Gemma-2-2B**: 26
 # layers, and a text that nobody outside has seen. Its graph of our question has been published on
 # [Neuronpedia](https://www.neuronpedia.org). The next cell fetches it and keeps it on this machine. Where there is no network,
-# one sentence says so and the graph of Atlas stands in.
+# one sentence says so and the graph of Atlas stands in. (What the cells of this part show depends on what you have, so this copy
+# stores nothing for them: run them.)
 #
 # **Predict:** what do you expect at *Dallas*? In which layers?
 
-# %% slideshow={"slide_type": "slide"}
+# %% tags=["unstored"] slideshow={"slide_type": "slide"}
 published = mi.hosted.graph("gemma-2-2b", "gemma-fact-dallas-austin", otherwise=graph)
 published.show()
 
@@ -233,7 +234,7 @@ published.show()
 #
 # **Predict:** which graph leaves more to errors? How far do twenty features go in each?
 
-# %% slideshow={"slide_type": "slide"}
+# %% tags=["unstored"] slideshow={"slide_type": "slide"}
 from mi_workshop.teach.attribution_graphs import beside
 
 beside(atlas=graph, published=published)
@@ -249,7 +250,7 @@ beside(atlas=graph, published=published)
 #
 # The second step, *is the path used?*, carries over unchanged:
 
-# %% slideshow={"slide_type": "slide"}
+# %% tags=["unstored"] slideshow={"slide_type": "slide"}
 texas = next(ids for label, ids in published.supernodes.items() if "Texas" in label)
 published.ablate(texas)
 
@@ -260,7 +261,7 @@ published.ablate(texas)
 #
 # **Predict:** what will this graph share with the published one?
 
-# %% slideshow={"slide_type": "slide"}
+# %% tags=["unstored"] slideshow={"slide_type": "slide"}
 question = "Fact: The capital of the state containing Oakland is"
 own = mi.hosted.generate("gemma-2-2b", question, otherwise=oakland)
 mi.compare(published, own)
@@ -269,7 +270,7 @@ mi.compare(published, own)
 # With a GPU and a Hugging Face token (on Colab: a T4, and the secret `HF_TOKEN`) Gemma itself runs here, and the same line that
 # loaded Atlas loads it. It says beforehand what it downloads and how long that takes; without a GPU Atlas goes on.
 
-# %% slideshow={"slide_type": "slide"}
+# %% tags=["unstored"] slideshow={"slide_type": "slide"}
 gemma = mi.load("gemma-2-2b", otherwise="atlas")
 traced = mi.trace(gemma, question.replace("The", "the"))
 print(traced.describe())
@@ -325,10 +326,8 @@ check("a strange path", strange_question)
 # %%
 tested = ...
 # solution
-chain = own.nodes[
-    (own.nodes.feature_type == "cross layer transcoder") & (own.nodes.ctx_idx == own.nodes.ctx_idx.max() - 1)
-]
-tested = own.ablate(chain.sort_values("influence").node_id.head(5).tolist())
+city = own.nodes[(own.nodes.ctx_idx == len(own.tokens) - 2) & own.nodes.activation.notna()]
+tested = own.ablate(city.sort_values("influence").node_id.head(5).tolist())
 tested
 
 # %%

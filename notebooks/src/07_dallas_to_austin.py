@@ -341,9 +341,10 @@ published_beside(model)
 # What is **not** comparable: the doses are multiples of each model's own activations, the supernodes were chosen in different
 # ways, and the published graph is for *The capital*, the interventions for *the capital*.
 #
-# Now Gemma itself. With a network Neuronpedia runs it; without one the same call takes Texas out of Atlas:
+# Now Gemma itself. With a network Neuronpedia runs it; without one the same call takes Texas out of Atlas. (Nothing is stored for
+# the next two cells: run them.)
 
-# %% slideshow={"slide_type": "slide"}
+# %% tags=["unstored"] slideshow={"slide_type": "slide"}
 published = mi.hosted.graph("gemma-2-2b", "gemma-fact-dallas-austin", otherwise=graph)
 texas = next(ids for label, ids in published.supernodes.items() if "Texas" in label)
 published.ablate(texas)
@@ -353,7 +354,7 @@ published.ablate(texas)
 #
 # With a GPU and a token the whole published table is run again here, with every control; otherwise Atlas goes on.
 
-# %%
+# %% tags=["unstored"]
 gemma = mi.load("gemma-2-2b", otherwise="atlas")
 published_beside(model, gemma, n_random=20)
 
