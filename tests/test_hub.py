@@ -97,7 +97,7 @@ def test_half_the_batch_after_running_out_of_memory(gemma, monkeypatch):
     import circuit_tracer.attribution.attribute as module
 
     asked, real = [], module.attribute
-    limit = 64
+    limit = 128
 
     def attribute(*args, batch_size, **options):
         asked.append(batch_size)
@@ -106,11 +106,21 @@ def test_half_the_batch_after_running_out_of_memory(gemma, monkeypatch):
         return real(*args, batch_size=batch_size, **options)
 
     monkeypatch.setattr(module, "attribute", attribute)
-    assert mi.trace(gemma, PROMPT).top.token[0] == "Austin" and asked == [256, 128, 64]
+    assert mi.trace(gemma, PROMPT).top.token[0] == "Austin" and asked == [256, 128]
     limit = 0
     with pytest.raises(ModelError, match="memory does not hold the attribution of 11 tokens"):
         mi.trace(gemma, PROMPT)
     assert asked[-1] == 1
+
+
+def test_what_is_said_before_a_long_trace(gemma):
+    """A minute without a word looks like a hang."""
+    from mi_workshop.circuits.trace import expectation
+
+    said = expectation(gemma, gemma.tokens(PROMPT), 256, 8192)
+    assert re.fullmatch(
+        r"1,034 features are active at 11 tokens: 5 backward passes of 256 nodes, about \d+ s\.", said
+    ), said
 
 
 def test_everything_else_works_on_it(gemma, traced, tmp_path):

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from mi_workshop.models import ModelError, names
-from mi_workshop.models.faults import cache, faults, offline, unreachable
+from mi_workshop.models.faults import cache, duration, faults, offline, unreachable
 
 LARGE = 2 * 10**9  # bytes of weights that are not run on a CPU unless asked for
 PACE = 20e6  # bytes a second: the download that the expected time is said for
@@ -168,10 +168,6 @@ def download(parts: list[Part]) -> None:
 
 def size_of(n: float) -> str:
     return f"{n / 1e9:.1f} GB" if n >= 1e8 else f"{n / 1e6:.1f} MB"
-
-
-def duration(seconds: float) -> str:
-    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{max(seconds, 1):.0f} s"
 
 
 def model_files(repo: str) -> Part:
