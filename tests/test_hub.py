@@ -51,6 +51,9 @@ def fails(fault, *args, **options):
         mi.load(*(args or ("gemma-2-2b",)), **options)
     said = str(error.value)
     assert re.match(FAULTS[fault], said), said
+    if page := os.environ.get("MI_WORKSHOP_FAULTS"):  # the page of faults is made of what the tests have read
+        with open(page, "a", encoding="utf-8") as file:
+            file.write(f"| {fault} | {said} |\n")
     assert "\n" not in said and MARKED not in said
     assert error.value.__context__ is None or error.value.__suppress_context__, "the library's own error is shown, too"
     return said
@@ -263,6 +266,12 @@ def test_a_damaged_file_is_named(broken, name, fault):
     for blob in Path(re.search(r"delete (\S+) ", said)[1]).parent.iterdir():
         blob.unlink()
     assert mi.load("gemma-2-2b", device="cpu").top(PROMPT, 1)[0][0] == " Austin"
+
+
+def test_a_slow_link(broken, capfd):
+    """A download of minutes must show that it is going on, and must not be given up."""
+    broken.fault, broken.delay = "slow", 0.002
+    assert mi.load("gpt2", device="cpu").name == "gpt2" and "Fetching" in capfd.readouterr().err
 
 
 def test_out_of_reach(broken, gemma, home, tmp_path):

@@ -147,8 +147,8 @@ def announce(parts: list[Part]) -> None:
     what = " and ".join(part.repo for part in parts if part.missing)
     if missing > 0.98 * free:
         raise ModelError(
-            f"{what} needs {size_of(missing)} on disk and {there} has {size_of(free)} left: free some, or set HF_HOME to a folder on "
-            "another disk."
+            f"The download of {what} takes {size_of(missing)} of disk and {there} has {size_of(free)} left: free some, or set HF_HOME to a "
+            "folder on another disk."
         )
     print(
         f"Downloading {what}: {size_of(missing)}, about {duration(missing / PACE)} at {PACE / 1e6:.0f} MB/s; {size_of(free)} of disk is free. "
