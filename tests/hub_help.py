@@ -53,7 +53,7 @@ FAULTS = {
     "bad token": r"Your Hugging Face token is not accepted \(401\): make another at https://huggingface.co/settings/tokens",
     "no network": r"The Hugging Face Hub cannot be reached, and google/gemma-2-2b is not in the cache as a whole: check the network",
     "switched off": r"google/gemma-2-2b is not in the Hub cache .* network is switched off: unset MI_WORKSHOP_OFFLINE",
-    "disk full": r"google/gemma-2-2b .*needs \d+\.\d GB on disk and .* has .* left: free some, or set HF_HOME",
+    "disk full": r"The download of google/gemma-2-2b and .* takes \d+\.\d GB of disk and .* has .* left: free some, or set HF_HOME",
     "broken off": r"The download of google/gemma-2-2b broke off: run the same line again: it goes on where it stopped",
     "damaged weights": r"The file model.safetensors of google/gemma-2-2b is damaged: delete .*blobs.* and run the same line again",
     "damaged transcoder": r"The file params.npz of google/gemma-scope-2b-pt-transcoders is damaged: delete .*blobs.* and run the same line again",

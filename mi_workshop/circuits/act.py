@@ -136,12 +136,14 @@ def answers(model: Model, action: Action) -> tuple[Answers, Answers]:
     edit = action.edit
     plain = model.logits(edit.tokens)
     new = intervene(model, edit.tokens, edit.sets()[None])[0]
-    words = [a["token"] for logits in (plain, new) for a in best(model, logits)] + [action.expected]
+    ids = [*plain.topk(5).indices.tolist(), *new.topk(5).indices.tolist()]  # by number: two tokens can look the same
+    ids += [model.token_id(action.expected)] if action.expected else []
     sides = []
     for logits in (plain, new):
-        top, probs = best(model, logits), logits.softmax(-1)
-        more = [w for w in dict.fromkeys(words) if w is not None and w not in {a["token"] for a in top}]
-        sides.append(top + [{"token": w, "prob": float(probs[model.token_id(w)])} for w in more])
+        top, probs = logits.topk(5).indices.tolist(), logits.softmax(-1)
+        more = [i for i in dict.fromkeys(ids) if i not in top]
+        rest = [{"token": w, "prob": float(probs[i])} for i, w in zip(more, model.words(more), strict=True)]
+        sides.append(best(model, logits) + rest)
     return sides[0], sides[1]
 
 

@@ -13,6 +13,7 @@ import torch
 
 from mi_workshop.circuits.graph import FEATURE, AttributionGraph, from_circuit_tracer
 from mi_workshop.models import Model, ModelError
+from mi_workshop.models.faults import duration
 
 BATCH = 256  # nodes in one backward pass, where the memory allows
 HUB_NODES = 8192  # feature nodes kept for models from the Hub, as in circuit-tracer's tutorial
@@ -36,11 +37,14 @@ def trace(
         )
     start = time.perf_counter()
     tokens = model.tokens(prompt)
-    options = {
+    options: dict[str, Any] = {
         "max_n_logits": max_n_logits, "desired_logit_prob": desired_logit_prob, "offload": model.offload,
         "max_feature_nodes": max_feature_nodes or (HUB_NODES if model.world is None else None),
     }  # fmt: skip
-    raw = _attribute(model, tokens, batch_size or batch_for(model, len(tokens)), options)
+    batch_size = batch_size or batch_for(model, len(tokens))
+    if model.world is None and model.device.type == "cuda" and model.backend == "transformerlens":
+        print(expectation(model, tokens, batch_size, options["max_feature_nodes"]))
+    raw = _attribute(model, tokens, batch_size, options)
     names = model.words(raw.input_tokens.tolist())
     graph = from_circuit_tracer(raw, prompt, names, model.features.label.to_dict())
     seconds = time.perf_counter() - start
@@ -70,6 +74,19 @@ def _attribute(model: Model, tokens: Any, batch_size: int, options: dict[str, An
             batch_size //= 2
         gc.collect()
         torch.cuda.empty_cache()
+
+
+@torch.no_grad()
+def expectation(model: Model, tokens: Any, batch_size: int, kept: int) -> str:
+    """How long the attribution will take, from the features that are active and the time of one forward pass of a whole batch (a
+    backward pass took as long on a CPU, for a random model of eight layers)."""
+    m = model.replacement
+    active = m.get_activations(tokens, sparse=True)[1]._nnz()
+    start = time.perf_counter()
+    float(m(tokens.expand(batch_size, -1), stop_at_layer=m.cfg.n_layers)[0, 0, 0])  # waits for the GPU
+    passes = -(-min(active, kept) // batch_size)
+    seconds = passes * (time.perf_counter() - start)
+    return f"{active:,} features are active at {len(tokens)} tokens: {passes} backward passes of {batch_size} nodes, about {duration(seconds)}."
 
 
 def batch_for(model: Model, n_tokens: int) -> int:

@@ -132,3 +132,7 @@ def damaged(path: Path) -> bool:
                 digest.update(chunk)
         return digest.hexdigest() != blob.name
     return path.suffix == ".npz" and not zipfile.is_zipfile(path)
+
+
+def duration(seconds: float) -> str:
+    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{max(seconds, 1):.0f} s"

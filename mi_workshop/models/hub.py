@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from mi_workshop.models import ModelError, names
-from mi_workshop.models.faults import cache, faults, offline, unreachable
+from mi_workshop.models.faults import cache, duration, faults, offline, unreachable
 
 LARGE = 2 * 10**9  # bytes of weights that are not run on a CPU unless asked for
 PACE = 20e6  # bytes a second: the download that the expected time is said for
@@ -147,8 +147,8 @@ def announce(parts: list[Part]) -> None:
     what = " and ".join(part.repo for part in parts if part.missing)
     if missing > 0.98 * free:
         raise ModelError(
-            f"{what} needs {size_of(missing)} on disk and {there} has {size_of(free)} left: free some, or set HF_HOME to a folder on "
-            "another disk."
+            f"The download of {what} takes {size_of(missing)} of disk and {there} has {size_of(free)} left: free some, or set HF_HOME to a "
+            "folder on another disk."
         )
     print(
         f"Downloading {what}: {size_of(missing)}, about {duration(missing / PACE)} at {PACE / 1e6:.0f} MB/s; {size_of(free)} of disk is free. "
@@ -168,10 +168,6 @@ def download(parts: list[Part]) -> None:
 
 def size_of(n: float) -> str:
     return f"{n / 1e9:.1f} GB" if n >= 1e8 else f"{n / 1e6:.1f} MB"
-
-
-def duration(seconds: float) -> str:
-    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{max(seconds, 1):.0f} s"
 
 
 def model_files(repo: str) -> Part:
