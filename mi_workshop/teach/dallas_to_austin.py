@@ -19,14 +19,12 @@ def on_atlas(model: Any) -> Any:
     from mi_workshop.circuits.published import PROMPT, PUBLISHED, Published
 
     def nodes(prompt: str, concept: str) -> list[str]:
-        groups = [(*label.split(" @"), ids) for label, ids in mi.trace(model, prompt).supernodes.items()]
-        place = concept in model.world.places
-        return [
-            i
-            for what, word, ids in groups
-            if concept in what.strip("'").split(" / ") and (place or word == concept)
-            for i in ids
-        ]
+        place, found = concept in model.world.places, []
+        for label, ids in mi.trace(model, prompt).supernodes.items():
+            what, word = label.split(" @")
+            if concept in what.strip("'").split(" / ") and (place or word == concept):
+                found += ids
+        return found
 
     own = {label: nodes(PROMPT, label) for label in PUBLISHED.supernodes}
     donors = {
