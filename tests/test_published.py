@@ -10,6 +10,7 @@ from hub_help import LAYERS
 import mi_workshop as mi
 from mi_workshop.circuits import published as p
 from mi_workshop.counterfactual import Experiment, InterventionError, Site, patch, scale
+from mi_workshop.files import write_text
 from mi_workshop.models import ModelError, hub
 
 
@@ -75,7 +76,7 @@ def test_every_row_does_what_circuit_tracer_does(gemma, mapped):
             )
 
 
-def test_the_report(gemma, mapped):
+def test_the_report(gemma, mapped, tmp_path):
     """The table beside one's own run must be able to say that they differ."""
     table = mapped
     frame = p.reproduce(gemma, table, n_random=4)
@@ -91,8 +92,10 @@ def test_the_report(gemma, mapped):
     assert list(other.index) == list(other.columns) == list(table.donors)
     dose = p.doses(gemma, table.rows[5], table)
     assert dose.donor_prob.between(0, 1).all() and dose.prob.nunique() > 1
-    pairs = p.between_states(gemma, [table.prompt, table.donors["California"][0]], n_random=2)
-    assert pairs.donor_answer.tolist() == [" Sacramento", " Austin"] and pairs.features.min() > 0
+    again, own = report(gemma, table, [table.prompt, table.donors["California"][0]], tmp_path / "report.md", n_random=4)
+    text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert again.equals(frame) and set(own) == set(p.SCORES)
+    assert all(f"| {row.name} |" in text for row in table.rows) and " of 2 follow the donor" in text
 
 
 def test_a_change_for_each_site(atlas):
@@ -126,55 +129,40 @@ def real_gemma(request):
 @pytest.mark.gemma
 def test_the_published_table_on_the_real_gemma(real_gemma):
     """Until this has run somewhere, nobody may say that the published results were reproduced here."""
-    lines = [
-        "# Dallas → Austin on Gemma-2-2B, again",
-        "",
-        f"{real_gemma.device}, {real_gemma.dtype}; tolerance {p.TOLERANCE} of a probability.",
-        "",
-    ]
-    frame = p.reproduce(real_gemma, n_random=100)
-    graph = mi.trace(real_gemma, p.GRAPH_PROMPT)
-    people = [i for ids in p.PUBLISHED.supernodes.values() for i in ids if i in set(graph.nodes.node_id)]
+    cities = [place.cities[0] for place in mi.worlds.Atlas().places.values() if place.kind == "state"]
+    asked = [p.PROMPT.replace("Dallas", city) for city in cities]
+    length = len(real_gemma.tokens(p.PROMPT))
+    asked = [question for question in asked if len(real_gemma.tokens(question)) == length]
+    path = Path(os.environ.get("MI_WORKSHOP_REPORT", "gemma-report.md"))
+    frame, own = report(real_gemma, p.PUBLISHED, asked, path, n_random=100)
+    assert frame.agrees.all(), f"see {path}:\n{frame.to_string()}"
+    assert own["whole graph"] == pytest.approx(p.SCORES["whole graph"], abs=0.03)
+
+
+def report(model, table, asked, path, n_random):
+    """Run everything, write the Markdown report, and give back the table of interventions and the scores."""
+    frame, graph = p.reproduce(model, table, n_random), mi.trace(model, p.GRAPH_PROMPT)
+    people = [i for ids in table.supernodes.values() for i in ids if i in set(graph.nodes.node_id)]
     features = graph.nodes[graph.nodes.activation.notna()].sort_values("influence").node_id
     own = {
         "whole graph": graph.scores, "pruned to 0.7 and 0.9": graph.prune(0.7, 0.9).scores, "features picked by people": graph.scores_of(people),
         "as many by influence": graph.scores_of(features[: len(people)]),
         "as many at random": graph.scores_of(features.sample(len(people), random_state=0)),
     }  # fmt: skip
-    states = mi.worlds.Atlas().places.values()
-    asked = [
-        f"Fact: the capital of the state containing {city} is"
-        for s in states
-        if s.kind == "state"
-        for city in s.cities[:1]
-    ]
-    asked = [q for q in asked if len(real_gemma.tokens(q)) == len(real_gemma.tokens(p.PROMPT))]
-    pairs = p.between_states(real_gemma, asked)
-    lines += [
-        "## Interventions",
-        "",
-        _markdown(frame),
-        "",
-        "## Scores (replacement, completeness)",
-        "",
-        "| | published | own |",
-        "|---|---|---|",
-    ]
-    lines += [f"| {name} | {p.SCORES[name]} | {tuple(round(x, 3) for x in found)} |" for name, found in own.items()]
-    lines += ["", "## Wrong entities", "", _markdown(p.wrong_entities(real_gemma)), "", "## Doses", ""]
-    lines += [_markdown(p.doses(real_gemma, row)) + "\n" for row in p.PUBLISHED.rows if row.donor]
-    lines += [
-        "## Between states",
-        "",
-        f"{pairs.says_donor.mean():.0%} of {len(pairs)} follow the donor.",
-        "",
-        _markdown(pairs),
-        "",
-    ]
-    path = Path(os.environ.get("MI_WORKSHOP_REPORT", "gemma-report.md"))
-    path.write_text("\n".join(lines), encoding="utf-8")
-    assert frame.agrees.all(), f"see {path}:\n{frame.to_string()}"
-    assert own["whole graph"] == pytest.approx(p.SCORES["whole graph"], abs=0.03)
+    pairs = p.between_states(model, asked)
+    scores = [f"| {name} | {p.SCORES[name]} | {tuple(round(x, 3) for x in found)} |" for name, found in own.items()]
+    parts = [
+        "# Dallas → Austin on Gemma-2-2B, again",
+        f"{model.device}, {model.dtype}; tolerance {p.TOLERANCE} of a probability; {n_random} random changes for each row.",
+        "## Interventions", _markdown(frame),
+        "## Scores (replacement, completeness)", "\n".join(["| | published | own |", "|---|---|---|", *scores]),
+        "## Wrong entities", _markdown(p.wrong_entities(model, table)),
+        "## Doses", *(_markdown(p.doses(model, row, table)) for row in table.rows if row.donor),
+        "## Between states", f"{pairs.says_donor.mean():.0%} of {len(pairs)} follow the donor; random changes gain "
+        f"{pairs.random_gained.mean():.0%}.", _markdown(pairs),
+    ]  # fmt: skip
+    write_text(path, "\n\n".join(parts) + "\n")
+    return frame, own
 
 
 def _markdown(frame):
