@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from mi_workshop.circuits import html_parts as parts
 from mi_workshop.circuits.features import SAY, SHARE, WHOLE
 from mi_workshop.circuits.html_parts import CALM, FIRE, QUIET
-from mi_workshop.plots import BLUE, GREY, INK, ORANGE, new_figure, open_frames
+from mi_workshop.plots import BLUE, INK, ORANGE, new_figure, open_frames
 
 if TYPE_CHECKING:
     from mi_workshop.circuits.feature_page import Example, FeaturePage
@@ -168,12 +168,7 @@ def draw(page: FeaturePage) -> Figure:
     counts.set_xlabel("activation", fontsize=12)
     counts.set_ylabel("tokens (log)", fontsize=12)
     counts.legend(fontsize=11, frameon=False)
-    both = [*page.promotes[:5], *page.suppresses[:5][::-1]][::-1]
-    effects.barh(
-        range(len(both)), [v for _, v in both], color=[ORANGE if v > 0 else GREY for _, v in both], ec=INK, lw=0.6
-    )
-    effects.set_yticks(range(len(both)), [t for t, _ in both], fontsize=10.5, parse_math=False)
-    effects.axvline(0, color=INK, lw=0.8)
+    parts.draw_effects(effects, page)
     effects.set_xlabel("logits per unit of activation", fontsize=12)
     open_frames(counts, effects)
     for i, example in enumerate(examples):

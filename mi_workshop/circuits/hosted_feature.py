@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from mi_workshop.circuits import html_parts as parts
 from mi_workshop.circuits.graph import GraphError
 from mi_workshop.circuits.html_parts import FIRE, QUIET
 from mi_workshop.circuits.repairs import UNSEEN, number
-from mi_workshop.show import Shown, counted
+from mi_workshop.show import counted
 from mi_workshop.web import HostedError
 
 BEFORE, AFTER = 24, 8  # tokens shown on each side of the strongest
@@ -22,7 +21,7 @@ TEXT = 300
 
 
 @dataclass(frozen=True, eq=False)
-class HostedFeature(Shown):
+class HostedFeature(parts.Page):
     """What Neuronpedia says of one feature. It shows itself in a notebook; ``save`` writes it to a file.
 
     ``examples``: (tokens, activations), the strongest first; these are the texts in which it is strongest, so it looks purer than it
@@ -30,7 +29,6 @@ class HostedFeature(Shown):
     tokens at which it is active (NaN: not said), ``note`` says how old the page is.
     """
 
-    formats = (".html", ".svg", ".png")
     problem = GraphError
     model: str
     layer: int
@@ -87,19 +85,14 @@ class HostedFeature(Shown):
         """What it promotes and suppresses, beside its strongest examples, as a matplotlib Figure."""
         from matplotlib.colors import to_rgba
 
-        from mi_workshop.plots import GREY, INK, ORANGE, new_figure, open_frames
+        from mi_workshop.plots import ORANGE, new_figure, open_frames
 
         figure = new_figure(13, 4.2)
         figure.set_layout_engine("none")
         figure.text(0.02, 0.94, self.label[:90], fontsize=18, weight="bold", va="center", parse_math=False)
         figure.text(0.02, 0.87, self.name, fontsize=11, color="#444444", va="center", parse_math=False)
         bars = figure.add_axes((0.1, 0.13, 0.2, 0.67))
-        both = [*self.promotes[:5], *self.suppresses[:5][::-1]][::-1]
-        bars.barh(
-            range(len(both)), [v for _, v in both], color=[ORANGE if v > 0 else GREY for _, v in both], ec=INK, lw=0.6
-        )
-        bars.set_yticks(range(len(both)), [t for t, _ in both], fontsize=10.5, parse_math=False)
-        bars.axvline(0, color=INK, lw=0.8)
+        parts.draw_effects(bars, self)
         bars.set_xlabel("logits", fontsize=12)
         open_frames(bars)
         renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
@@ -118,22 +111,6 @@ class HostedFeature(Shown):
                 )  # fmt: skip
                 x += drawn.get_window_extent(renderer).width / figure.bbox.width + 0.008
         return figure
-
-    def show(self) -> None:
-        """Display the page in a notebook."""
-        from IPython.display import display
-
-        display(self)
-
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> tuple[dict[str, Any], dict[str, Any]]:
-        data, metadata = super()._repr_mimebundle_(include, exclude)
-        return data | {"text/html": self.html()}, metadata
-
-    def _write(self, path: Path) -> None:
-        if path.suffix == ".html":
-            path.write_text(parts.document(self), encoding="utf-8")
-        else:
-            super()._write(path)
 
 
 def _line(example: tuple[list[str], list[float]], maximum: float) -> str:

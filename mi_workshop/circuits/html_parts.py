@@ -4,26 +4,47 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterable
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+
+from mi_workshop.show import Shown
 
 LINE = "border-bottom:1px solid rgba(128,128,128,0.35)"
 QUIET, FIRE, CALM = "opacity:0.75", "213,94,0", "0,114,178"  # vermilion for what fires, blue for what holds
 
 
-class Page(Protocol):
-    """The page of a feature, of an embedded model or a hosted one."""
+class Page(Shown):
+    """The page of a feature, of an embedded model or a hosted one: HTML in a notebook, a file, or a picture."""
+
+    formats = (".html", ".svg", ".png")
+    promotes: list[tuple[str, float]]
+    suppresses: list[tuple[str, float]]
 
     @property
-    def name(self) -> str: ...
-    @property
-    def label(self) -> str: ...
-    @property
-    def promotes(self) -> list[tuple[str, float]]: ...
-    @property
-    def suppresses(self) -> list[tuple[str, float]]: ...
-    def html(self, compact: bool = False) -> str: ...
+    def name(self) -> str:
+        raise NotImplementedError
+
+    def html(self, compact: bool = False) -> str:
+        """The page as an HTML fragment: inline styles, no script, every text escaped."""
+        raise NotImplementedError
+
+    def show(self) -> None:
+        """Display the page in a notebook."""
+        from IPython.display import display
+
+        display(self)
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> tuple[dict[str, Any], dict[str, Any]]:
+        data, metadata = super()._repr_mimebundle_(include, exclude)
+        return data | {"text/html": self.html()}, metadata
+
+    def _write(self, path: Path) -> None:
+        if path.suffix == ".html":
+            path.write_text(document(self), encoding="utf-8")
+        else:
+            super()._write(path)
 
 
 def text(value: Any) -> str:
@@ -70,6 +91,18 @@ def effects(page: Page, count: int) -> str:
     return table(["promotes", "", "", "suppresses", "", ""], rows, "lrllrl")
 
 
+def draw_effects(axes: Any, page: Page) -> None:
+    """The five strongest each way, as bars of matplotlib."""
+    from mi_workshop.plots import GREY, INK, ORANGE
+
+    both = [*page.promotes[:5], *page.suppresses[:5][::-1]][::-1]
+    axes.barh(
+        range(len(both)), [v for _, v in both], color=[ORANGE if v > 0 else GREY for _, v in both], ec=INK, lw=0.6
+    )
+    axes.set_yticks(range(len(both)), [t for t, _ in both], fontsize=10.5, parse_math=False)
+    axes.axvline(0, color=INK, lw=0.8)
+
+
 def row(boxes: str) -> str:
     """Side by side where there is room."""
     return f'<div style="display:flex;flex-wrap:wrap;gap:4px 40px">{boxes}</div>'
@@ -79,7 +112,7 @@ def boxes(parts: list[str]) -> str:
     return f'<div style="text-align:left;line-height:1.45;overflow-x:auto">{"".join(parts)}</div>'
 
 
-def document(page: Page) -> str:
+def document(page: Any) -> str:
     """One self-contained file, light or dark as the reader's system is."""
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{text(page.name)}: {text(page.label)}</title>'
