@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mi_workshop.models import Model as Model
     from mi_workshop.models import load as load
     from mi_workshop.models import names as names
+    from mi_workshop.neuronpedia import hosted as hosted
     from mi_workshop.teach.doctor import doctor as doctor
     from mi_workshop.tuned import tuned_lens as tuned_lens
 
@@ -28,11 +29,17 @@ if TYPE_CHECKING:
 # instead of a fraction of one as soon as another program uses the processor.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+if (
+    os.environ.get("MI_WORKSHOP_OFFLINE", "0") != "0"
+):  # read by huggingface_hub when it is imported: nothing but its cache is used
+    os.environ["HF_HUB_OFFLINE"] = "1"
+
 __version__ = "0.1.0"
 _HOME = {  # imported on first use: the libraries behind them take seconds and hundreds of megabytes
     "AttributionGraph": "circuits.graph", "ablate": "circuits.ablate", "compare": "circuits.compare", "doctor": "teach.doctor",
     "feature": "circuits.feature_page", "load": "models", "Model": "models", "names": "models", "swap": "circuits.swap", "trace": "circuits.trace",
     "direct_logit_attribution": "logit_attribution", "logit_lens": "lens", "tuned_lens": "tuned",
+    "hosted": "neuronpedia",
 }  # fmt: skip
 __all__ = [
     "AttributionGraph",
@@ -44,6 +51,7 @@ __all__ = [
     "direct_logit_attribution",
     "doctor",
     "feature",
+    "hosted",
     "load",
     "logit_lens",
     "names",

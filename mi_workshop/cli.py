@@ -42,12 +42,13 @@ def _sentences(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.version_option(package_name="mi-workshop")
 def main() -> None:
     """See inside a language model: trace a prompt, swap what the model thinks of, open the notebooks."""
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
 def _load(name: str) -> Any:
-    from mi_workshop.models import ModelError, load
+    from mi_workshop.models import ModelError, load, names
 
+    if name in names():  # nothing of an embedded model is anywhere else
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
     model = load(name)
     if not hasattr(model, "tokenizer"):
         raise ModelError(f"{name} looks at pictures: this command needs a language model, such as atlas.")

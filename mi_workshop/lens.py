@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mi_workshop.models import Model, network
+from mi_workshop.models import Model, ModelError, network
 from mi_workshop.show import Shown
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Vocabulary:
     """Token ids and their names in one model; without a tokenizer a token's name is its id."""
 
     def __init__(self, model: Any) -> None:
-        self.world = getattr(model, "world", None)
+        self.model, self.world = model, getattr(model, "world", None)
         self.tokenizer = model.tokenizer
         self.size = network(model).cfg.d_vocab_out
 
@@ -74,6 +74,11 @@ class Vocabulary:
             if 0 <= word < self.size:
                 return word
             raise LensError(f"There is no token {word}: ids run from 0 to {self.size - 1}.")
+        if isinstance(self.model, Model) and self.world is None:
+            try:
+                return self.model.token_id(word)
+            except ModelError as error:
+                raise LensError(str(error)) from None
         if self.tokenizer is None:
             raise LensError(f"This model has no tokenizer: give a token id from 0 to {self.size - 1}, not {word!r}.")
         ids = self.tokenizer(word, add_special_tokens=False).input_ids
@@ -240,7 +245,7 @@ def readout(
     net: Any, residual: Float[Tensor, "batch pos d_model"], norm: bool = True
 ) -> Float[Tensor, "batch pos d_vocab"]:
     """Log-probabilities that the model's last step gives to a residual stream."""
-    logits, cap = logits_of(net, residual, norm), net.cfg.output_logits_soft_cap
+    logits, cap = logits_of(net, residual.to(net.W_E.dtype), norm).float(), net.cfg.output_logits_soft_cap
     return (cap * torch.tanh(logits / cap) if cap > 0 else logits).log_softmax(-1)
 
 
@@ -266,7 +271,7 @@ def logit_lens(
     net, ids = network(model), token_ids(model, prompt)
     found = residuals(net, ids[None], mid)
     stack = torch.cat(list(found.values()))  # [point, pos, d_model]
-    final = readout(net, stack[-1:])[0]
+    final = readout(net, stack[-1:])[0].cpu()
     if tuned is not None:
         if mid or not norm:
             raise LensError(
@@ -276,11 +281,17 @@ def logit_lens(
             raise LensError(
                 f"This tuned lens belongs to {tuned.name}, a model of another shape: train one for this model."
             )
-        stack = tuned.translate(stack)
+        stack = tuned.translate(stack.float())
     kind = "tuned lens" if tuned else "logit lens" if norm else "logit lens without the final norm"
     vocabulary = Vocabulary(model)
     tokens = [vocabulary.name(i) for i in ids.tolist()]
     text = prompt if isinstance(prompt, str) else " ".join(tokens)
     return Lens(
-        kind, text, tokens, list(found), readout(net, stack, norm).float().cpu(), final.float().cpu(), vocabulary
+        kind,
+        text,
+        tokens,
+        list(found),
+        torch.cat([readout(net, point[None], norm).cpu() for point in stack]),
+        final,
+        vocabulary,
     )

@@ -63,14 +63,14 @@ def direct_logit_attribution(
     _, cache = net.run_with_cache(ids[None], return_type=None)
 
     def here(name: str) -> Tensor:
-        return cache[name][0, pos]
+        return cache[name][0, pos].float()
 
     def difference(values: Float[Tensor, "*any d_vocab"]) -> Float[Tensor, "*any"]:
-        return values[..., good] - (0 if bad is None else values[..., bad])
+        return (values[..., good] - (0 if bad is None else values[..., bad])).float()
 
     read, offset = difference(net.unembed.W_U), difference(net.unembed.b_U)  # [d_model], []
     if (norm := getattr(net, "ln_final", None)) is not None:
-        offset = offset + (norm.b @ read if hasattr(norm, "b") else 0)
+        offset = offset + (norm.b.float() @ read if hasattr(norm, "b") else 0)
         read = read * norm.w if hasattr(norm, "w") else read
         read = read - read.mean() if net.cfg.normalization_type.startswith("LN") else read  # centres what it reads
         read = read / here("ln_final.hook_scale")
@@ -79,9 +79,9 @@ def direct_logit_attribution(
         own = read
         if net.cfg.use_normalization_before_and_after:  # a norm after the attention (Gemma 2), frozen too
             own = read * block.ln1_post.w / here(f"blocks.{i}.ln1_post.hook_scale")
-        heads = torch.einsum("hd,hdm,m->h", here(f"blocks.{i}.attn.hook_z"), block.attn.W_O, own)
+        heads = torch.einsum("hd,hdm,m->h", here(f"blocks.{i}.attn.hook_z"), block.attn.W_O.float(), own)
         rows += [(f"L{i}H{head}", i, value) for head, value in enumerate(heads)]
-        offset = offset + block.attn.b_O @ own
+        offset = offset + block.attn.b_O.float() @ own
         if f"blocks.{i}.hook_mlp_out" in cache:
             rows.append((f"MLP {i}", i, here(f"blocks.{i}.hook_mlp_out") @ read))
     rows.append(("biases", -1, offset))

@@ -164,9 +164,12 @@ def _positions(graph: AttributionGraph, between: float) -> dict[str, tuple[float
     """Where each node stands: its token across, its layer up, nodes of the same place side by side, answers ``between`` columns apart."""
     out: dict[str, tuple[float, float]] = {}
     member = {i: label for label, ids in graph.supernodes.items() for i in ids}
-    for (_, layer), group in graph.nodes.groupby(["ctx_idx", "layer"]):
-        logits = group.feature_type.iloc[0] == LOGIT
-        order = sorted(group.itertuples(), key=lambda n: (-n.token_prob, member.get(n.node_id, "~"), n.feature))
+    together: dict[tuple[int, int], list[Any]] = {}
+    for node in graph.nodes.itertuples():
+        together.setdefault((node.ctx_idx, node.layer), []).append(node)
+    for (_, layer), group in together.items():
+        logits = group[0].feature_type == LOGIT
+        order = sorted(group, key=lambda n: (-n.token_prob, member.get(n.node_id, "~"), n.feature))
         for i, node in enumerate(order):
             if logits:
                 out[node.node_id] = (node.ctx_idx + 0.15 - between * i, layer)
@@ -360,8 +363,11 @@ def draw_report(report: Report) -> Figure:
 def png(figure: Figure, dpi: int = 80) -> bytes:
     """A small PNG: 32 colours are enough for a drawing, and stored notebooks stay light."""
     drawn, out = io.BytesIO(), io.BytesIO()
-    figure.savefig(drawn, format="png", dpi=dpi)
-    Image.open(drawn).convert("RGB").quantize(32).save(out, format="png", optimize=True)
+    figure.savefig(drawn, format="rgba", dpi=dpi)
+    size = (int(figure.get_figwidth() * dpi), int(figure.get_figheight() * dpi))
+    Image.frombytes("RGBA", size, drawn.getvalue()).convert("RGB").quantize(32).save(
+        out, format="png", compress_level=6
+    )
     return out.getvalue()
 
 

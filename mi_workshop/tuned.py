@@ -35,7 +35,7 @@ class TunedLens(Result):
     counts: tuple[int, int]  # tokens trained on, held-out prompts
 
     def translate(self, stack: Float[Tensor, "point pos d_model"]) -> Float[Tensor, "point pos d_model"]:
-        return stack + torch.baddbmm(self.bias[:, None], stack, self.weight)
+        return stack + torch.baddbmm(self.bias[:, None].to(stack), stack, self.weight.to(stack))
 
     def words(self) -> str:
         rows = "; ".join(f"{r.Index}: {r.plain:.2f} plain, {r.tuned:.2f} tuned" for r in self.table.itertuples())
@@ -106,7 +106,7 @@ def _stacked(
         for members in by_shape(ids):
             found = residuals(network(model), torch.stack([ids[i] for i in members]))
             points = list(found)
-            parts.append(torch.stack([x[:, positions].flatten(0, 1) for x in found.values()]))
+            parts.append(torch.stack([x[:, positions].flatten(0, 1) for x in found.values()]).float())
     return points, torch.cat(parts, 1)
 
 

@@ -121,7 +121,13 @@ def execute(notebook: NotebookNode, folder: Path) -> None:
     notebook.cells.append(memory)
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as ipython:  # nobody's start-up files
-        environment = os.environ | {"HF_HUB_OFFLINE": "1", "PYTHONHASHSEED": "0", "IPYTHONDIR": ipython}
+        environment = os.environ | {
+            "MI_WORKSHOP_OFFLINE": "1",
+            "MI_WORKSHOP_CACHE": ipython,
+            "HF_HUB_OFFLINE": "1",
+            "PYTHONHASHSEED": "0",
+            "IPYTHONDIR": ipython,
+        }
         NotebookClient(
             notebook,
             kernel_name="python3",

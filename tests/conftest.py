@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import hub_help
 import pytest
 
 import mi_workshop as mi
@@ -24,6 +25,29 @@ def graph(atlas):
     return mi.trace(atlas, "Fact: the capital of the state containing Dallas is")
 
 
+@pytest.fixture(scope="session")
+def files(tmp_path_factory):
+    return hub_help.build(tmp_path_factory.mktemp("hub"))
+
+
+@pytest.fixture(scope="session")
+def server(files):
+    server = hub_help.Hub(files)
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory):
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="session")
+def gemma(server, home):
+    with hub_help.connected(server, home):
+        return mi.load("gemma-2-2b", device="cpu")
+
+
 @pytest.fixture
 def real_data():
     """The folder of files made by other people's tools; they may not be shipped, so a public clone lacks it."""
@@ -39,3 +63,11 @@ def real_file(real_data):
         return path
 
     return find
+
+
+@pytest.fixture(autouse=True, scope="session")
+def own_cache(tmp_path_factory):
+    """No test reads or writes the user's own cache of what came from the web."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MI_WORKSHOP_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield

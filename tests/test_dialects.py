@@ -484,7 +484,7 @@ def test_files_are_read_only_so_far(tmp_path, monkeypatch):
 def check(data, deep):
     """One case: a sentence, or a graph that can be scored, described and written; ``deep``: whose file gives it again."""
     try:
-        g = dialects._read(data, "f") if isinstance(data, bytes) else dialects.parse_graph(data, "f")
+        g = dialects.read(data, "f") if isinstance(data, bytes) else dialects.parse_graph(data, "f")
     except GraphError as error:
         assert len(str(error)) < 600 and str(error).isprintable() and str(error).endswith(".")
         return False
@@ -492,7 +492,7 @@ def check(data, deep):
     text = json.dumps(g.to_json(), allow_nan=False, ensure_ascii=False).encode()
     if deep:
         assert g.describe() and g.words()
-        same(g, dialects._read(text, "f"), but=("dangling_pins", "renamed_nodes"))
+        same(g, dialects.read(text, "f"), but=("dangling_pins", "renamed_nodes"))
     return True
 
 

@@ -24,7 +24,7 @@ def test_intervention_is_circuit_tracers(kind, freeze, request):
     model = request.getfixturevalue(kind)
     edit = an_edit(model)
     half = edit.now + 0.5 * (edit.values - edit.now)
-    ours = intervene(model, edit.tokens, torch.stack([edit.values, half]), torch.stack([edit.mask] * 2), freeze)
+    ours = intervene(model, edit.tokens, torch.stack([edit.sets(), edit.sets(half)]), freeze)
     for values, row in zip((edit.values, half), ours, strict=True):
         todo = [(a, p, f, float(values[a, p, f])) for a, p, f in edit.mask.nonzero().tolist()]
         theirs, _ = model.replacement.feature_intervention(edit.tokens, todo, freeze_attention=freeze)
@@ -64,8 +64,10 @@ def test_random_sets_are_matched_and_spare_the_states(atlas):
     """An unmatched control is no control: too small a push would pass whatever the features mean."""
     edit = an_edit(atlas)
     barred = feature_sets(atlas, "Texas", "Austin") | feature_sets(atlas, "California", "Sacramento")
-    noise = random_edits(atlas, edit, barred, 50)
-    touched = ~noise.isnan()
+    sets = random_edits(atlas, edit, barred, 50)
+    touched = torch.zeros(sets.shape, dtype=torch.bool)
+    touched[tuple(sets.indices())] = True  # a feature can be set to zero
+    noise = torch.where(touched, sets.to_dense(), torch.nan)
     assert not (touched & barred[:, None]).any()
     assert (touched.any(-1) <= edit.mask.any(-1)).all()
     for layer, pos in edit.mask.any(-1).nonzero().tolist():

@@ -7,6 +7,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 PROMPT = "Fact: the capital of the state containing Dallas is"
 SCRIPT = str(Path(sys.executable).with_name("mi-workshop"))
@@ -23,27 +24,68 @@ def whole_process(*command: str, runs: int = 5) -> str:
     return f"{statistics.median(seconds):6.2f} s ({min(seconds):.2f}–{max(seconds):.2f}), peak {peak:.0f} MB"
 
 
-def ratio(runs: int = 20) -> str:
+def ratio(model: Any = None, runs: int = 20, warm: int = 3) -> str:
     """``trace`` against ``circuit_tracer.attribute`` in one process, in turns."""
     from circuit_tracer.attribution.attribute import attribute
 
     import mi_workshop as mi
 
-    model = mi.load("atlas")
+    model = model or mi.load("atlas")
     tokens = model.tokens(PROMPT)
+    kept = None if model.world is not None else 8192
     calls = {
-        "circuit-tracer": lambda: attribute(tokens, model.replacement, batch_size=256),
-        "trace": lambda: mi.trace(model, PROMPT),
+        "circuit-tracer": lambda: attribute(tokens, model.replacement, batch_size=256, max_feature_nodes=kept),
+        "trace": lambda: mi.trace(model, PROMPT, batch_size=256),
     }
     seconds: dict[str, list[float]] = {name: [] for name in calls}
-    for i in range(runs + 3):
+    for i in range(runs + warm):
         for name, call in calls.items():
             start = time.perf_counter()
-            call()
-            if i >= 3:  # the first ones warm up
+            done = call()
+            if i >= warm:
                 seconds[name].append(time.perf_counter() - start)
     ours, theirs = (statistics.median(seconds[n]) for n in ("trace", "circuit-tracer"))
-    return f"{ours * 1000:.0f} ms against {theirs * 1000:.0f} ms: {ours / theirs:.2f}×"
+    size = f"{done.nodes.activation.notna().sum():,} features, {len(done.links):,} links"
+    return f"{ours * 1000:.0f} ms against {theirs * 1000:.0f} ms: {ours / theirs:.2f}×, {(ours - theirs) * 1000:.0f} ms more ({size})"
+
+
+def tiny_gemma() -> Any:
+    """The stand-in Hub's model (tests/hub_help.py)."""
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+    import hub_help
+
+    import mi_workshop as mi
+
+    with tempfile.TemporaryDirectory() as folder:
+        server = hub_help.Hub(hub_help.build(Path(folder) / "hub"))
+        with hub_help.connected(server, Path(folder) / "home"):
+            return mi.load("gemma-2-2b", device="cpu")
+
+
+def mid_sized(layers: int = 8, d_model: int = 256, width: int = 2048) -> Any:
+    """A random model with thousands of active features per prompt, Atlas' words."""
+    import torch
+    from transformer_lens import HookedTransformerConfig
+
+    import mi_workshop as mi
+    from mi_workshop.models.embedded import TransformerLensReplacementModel, transcoder_object
+    from mi_workshop.models.pretrained import no_features
+
+    torch.manual_seed(0)
+    atlas = mi.load("atlas")
+    config = HookedTransformerConfig(
+        n_layers=layers, d_model=d_model, n_ctx=64, d_head=d_model // 8, n_heads=8, d_mlp=4 * d_model, d_vocab=len(atlas.tokenizer),
+        act_fn="gelu", normalization_type="RMS", gated_mlp=True, positional_embedding_type="rotary", rotary_dim=d_model // 8,
+        device="cpu", seed=0, initializer_range=d_model**-0.5,
+    )  # fmt: skip
+    weights = {
+        "W_enc": torch.randn(layers, width, d_model) * d_model**-0.5, "b_enc": torch.zeros(layers, width),
+        "threshold": torch.full((layers, width), 2.0), "b_dec": torch.zeros(layers, d_model),
+    }  # fmt: skip
+    weights |= {f"W_dec_{layer}": torch.randn(width, 1, d_model) * 0.05 for layer in range(layers)}
+    network = TransformerLensReplacementModel.from_config(config, transcoder_object("plt", weights, "random"))
+    network.tokenizer = atlas.tokenizer
+    return mi.Model("random", network.eval(), atlas.tokenizer, atlas.world, "plt", no_features)
 
 
 def sweeps(runs: int = 10) -> str:
@@ -93,4 +135,6 @@ if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
         print("mi-workshop demo     ", whole_process(SCRIPT, "demo", "--out", f"{folder}/dallas.html"))
     print("trace / attribute    ", ratio())
+    print("  the same, tiny Gemma", ratio(tiny_gemma(), runs=10))
+    print("  the same, mid-sized ", ratio(mid_sized(), runs=5, warm=1))
     print("sweep / patching     ", sweeps())

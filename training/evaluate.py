@@ -233,10 +233,9 @@ def _one_swap(
     old, new = (model.world.home[s.slots["city"]].name for s in (asked, donor))
     barred = feature_sets(model, old, asked.answer) | feature_sets(model, new, donor.answer)
     noise = random_edits(model, edit, barred, n_random, seed)
-    values = torch.cat([torch.stack([*(e.values for e in edits), edit.now]), noise.nan_to_num(0)])
-    masks = torch.cat([torch.stack([*(e.mask for e in edits), edit.mask]), ~noise.isnan()])
-    frozen = intervene(model, edit.tokens, values, masks)
-    free = intervene(model, edit.tokens, edit.values[None], edit.mask[None], freeze_attention=False)
+    sets = torch.stack([*(e.sets() for e in edits), edit.sets(edit.now)])
+    frozen = intervene(model, edit.tokens, torch.cat([sets, noise]))
+    free = intervene(model, edit.tokens, edit.sets()[None], freeze_attention=False)
     plain = _plain(model, asked.prompt)
     want = [model.token_id(t) for t in expected]
     best = frozen.argmax(-1)

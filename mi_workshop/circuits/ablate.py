@@ -88,8 +88,8 @@ def ablate(
         mask[site] = True
     edit = Edit(tokens, torch.zeros_like(now), mask, now, now)
     noise = random_edits(model, edit, mask.any(1), n_random)
-    values = torch.cat([torch.stack([edit.values, now]), noise.nan_to_num(0)])
-    logits = intervene(model, tokens, values, torch.cat([torch.stack([mask, mask]), ~noise.isnan()]), freeze_attention)
+    sets = torch.cat([torch.stack([edit.sets(), edit.sets(now)]), noise])
+    logits = intervene(model, tokens, sets, freeze_attention)
     plain = model.logits(tokens)
     was, probs = int(plain.argmax()), logits.softmax(-1)
     return AblationResult(

@@ -135,13 +135,15 @@ def answers(model: Model, action: Action) -> tuple[Answers, Answers]:
     """The five likeliest answers before and after, then what is likely on the other side only (or expected)."""
     edit = action.edit
     plain = model.logits(edit.tokens)
-    new = intervene(model, edit.tokens, edit.values[None], edit.mask[None])[0]
-    words = [a["token"] for logits in (plain, new) for a in best(model, logits)] + [action.expected]
+    new = intervene(model, edit.tokens, edit.sets()[None])[0]
+    ids = [*plain.topk(5).indices.tolist(), *new.topk(5).indices.tolist()]  # by number: two tokens can look the same
+    ids += [model.token_id(action.expected)] if action.expected else []
     sides = []
     for logits in (plain, new):
-        top, probs = best(model, logits), logits.softmax(-1)
-        more = [w for w in dict.fromkeys(words) if w is not None and w not in {a["token"] for a in top}]
-        sides.append(top + [{"token": w, "prob": float(probs[model.token_id(w)])} for w in more])
+        top, probs = logits.topk(5).indices.tolist(), logits.softmax(-1)
+        more = [i for i in dict.fromkeys(ids) if i not in top]
+        rest = [{"token": w, "prob": float(probs[i])} for i, w in zip(more, model.words(more), strict=True)]
+        sides.append(best(model, logits) + rest)
     return sides[0], sides[1]
 
 
@@ -155,20 +157,20 @@ def controls(model: Model, action: Action, n: int = N_RANDOM) -> Iterator[list[d
     edit = action.edit
     plain = model.logits(edit.tokens)
     was = int(plain.argmax())
-    back = intervene(model, edit.tokens, edit.now[None], edit.mask[None])[0]
+    back = intervene(model, edit.tokens, edit.sets(edit.now)[None])[0]
     moved = float((back - plain).abs().max())
     note = f"no logit moves by more than {moved:.0e}" if moved else "no logit moves"
     done = [{"name": "values put back", **best(model, back, 1)[0], "note": note}]
     if action.same is not None:
-        same = best(model, intervene(model, edit.tokens, action.same.values[None], action.same.mask[None])[0], 1)[0]
+        same = best(model, intervene(model, edit.tokens, action.same.sets()[None])[0], 1)[0]
         done.append({"name": "same place", **same, "note": f"its features as in the prompt about {action.same_city}"})
     yield done
     noise = random_edits(model, edit, action.barred, n)
     want = model.token_id(action.expected) if action.expected else None
     kept = flipped = expected = 0.0
     for i in range(0, n, CHUNK):
-        rows = noise[i : i + CHUNK]
-        probs = intervene(model, edit.tokens, rows.nan_to_num(0), ~rows.isnan()).softmax(-1)
+        rows = noise.index_select(0, torch.arange(i, min(i + CHUNK, n)))
+        probs = intervene(model, edit.tokens, rows).softmax(-1)
         kept, flipped = kept + float(probs[:, was].sum()), flipped + float((probs.argmax(-1) != was).sum())
         expected += float((probs.argmax(-1) == want).sum()) if want is not None else 0
         count = i + len(rows)

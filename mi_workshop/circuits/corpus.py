@@ -106,7 +106,7 @@ def text_activations(model: Model, kind: str = "feature") -> csc_array:
 
             hooks = [(f"blocks.{layer}.{dictionary.reads}", read) for layer in range(m.cfg.n_layers)]
             m.run_with_hooks(tokens, fwd_hooks=hooks, stop_at_layer=m.cfg.n_layers)
-            blocks.append(csr_array(torch.cat(found, 1).float().numpy()))
+            blocks.append(csr_array(torch.cat(found, 1).float().cpu().numpy()))
     return vstack(blocks, format="csc")
 
 
@@ -115,4 +115,4 @@ def directions(model: Model, kind: str) -> np.ndarray:
     """What the units of all layers write [layer * unit, d_model], each at length 1."""
     writes = KINDS[kind](model).writes
     written = torch.cat([writes(layer).detach().float() for layer in range(model.replacement.cfg.n_layers)])
-    return (written / written.norm(dim=1, keepdim=True).clamp(min=1e-8)).numpy()
+    return (written / written.norm(dim=1, keepdim=True).clamp(min=1e-8)).cpu().numpy()

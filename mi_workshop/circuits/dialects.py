@@ -38,21 +38,17 @@ def read_graph(source: str | Path | dict[str, Any]) -> AttributionGraph:
     if isinstance(source, dict):
         return parse_graph(source)
     if not sources.is_address(source):
-        return _read(sources.read_file(Path(source)), str(source))
+        return read(sources.read_file(Path(source)), str(source))
     address = sources.whole(str(source))
-    local = sources.is_local(address)
     page = sources.page(address)
     if page is None:
-        return _read(sources.fetch(address, local), "The file at the address")
-    api, state = page
-    about, _ = _json(sources.fetch(api, local), "Neuronpedia's answer")
-    place = about.get("url") if isinstance(about, dict) else None
-    if not isinstance(place, str):
-        raise GraphError("Neuronpedia's answer does not say where the graph lies: it has no url.")
-    return _read(sources.fetch(place, local), "The file behind the page", state)
+        return read(sources.fetch(address), "The file at the address")
+    from mi_workshop.neuronpedia import open_page
+
+    return open_page(*page)
 
 
-def _read(data: bytes, name: str, state: dict[str, Any] | None = None) -> AttributionGraph:
+def read(data: bytes, name: str, state: dict[str, Any] | None = None) -> AttributionGraph:
     value, repeated = _json(data, name)
     return parse_graph(value, name, state, repeated)
 

@@ -6,21 +6,21 @@ colour says is also said by a number, a mark or a weight. Words are text, never 
 
 from __future__ import annotations
 
-import html
-from collections.abc import Iterable
 from itertools import groupby
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 
-from mi_workshop.circuits.feature_page import Example, FeaturePage
+from mi_workshop.circuits import html_parts as parts
 from mi_workshop.circuits.features import SAY, SHARE, WHOLE
-from mi_workshop.plots import BLUE, GREY, INK, ORANGE, new_figure, open_frames
+from mi_workshop.circuits.html_parts import CALM, FIRE, QUIET
+from mi_workshop.plots import BLUE, INK, ORANGE, new_figure, open_frames
 
-LINE = "border-bottom:1px solid rgba(128,128,128,0.35)"
-QUIET, FIRE, CALM = "opacity:0.75", "213,94,0", "0,114,178"  # vermilion for what fires, blue for what holds
+if TYPE_CHECKING:
+    from mi_workshop.circuits.feature_page import Example, FeaturePage
+
 KINDS = {
     "place": f"a place: of its activation over the two-hop questions at least {SHARE:.0%} falls on it, for two attributes, "
     f"and {WHOLE:.0%} over the whole text",
@@ -34,46 +34,12 @@ KINDS = {
 GROUPS = {"strongest": "the strongest", "missed": "missed: the label holds, it is silent", "silent": "silent"}
 
 
-def _text(value: Any) -> str:
-    return html.escape(str(value), quote=True)
-
-
-def _percent(value: float) -> str:
-    return "–" if np.isnan(value) else f"{value:.0%}" if value >= 0.995 or value == 0 else f"{value:.1%}"
-
-
-def _title(text: str, note: str = "") -> str:
-    return f'<div style="margin:14px 0 4px 0"><b>{text}</b> <span style="{QUIET}">{note}</span></div>'
-
-
-def _table(head: Iterable[str], rows: Iterable[Iterable[str]], align: str = "lrrrrrr") -> str:
-    """Cells are HTML already; ``align`` holds l or r for each column."""
-    cell = "padding:2px 12px 2px 0;white-space:nowrap;background-color:transparent;text-align:"
-    sides = ["left" if a == "l" else "right" for a in align]
-    top = "".join(
-        f'<th style="{cell}{side};font-weight:normal;{QUIET}">{h}</th>' for side, h in zip(sides, head, strict=False)
-    )
-    body = "".join(
-        f'<tr style="{LINE};background-color:transparent">'
-        + "".join(f'<td style="{cell}{side}">{c}</td>' for side, c in zip(sides, row, strict=False))
-        + "</tr>"
-        for row in rows
-    )
-    style = "border-collapse:collapse;margin:0;font-size:100%;table-layout:auto"
-    return f'<table style="{style}"><tr style="{LINE}">{top}</tr>{body}</table>'
-
-
-def _bar(share: float, colour: str, width: int = 90) -> str:
-    size = round(width * min(1, max(0, share)))
-    return f'<span style="display:inline-block;width:{size}px;height:11px;background-color:rgba({colour},0.75)"></span>'
-
-
 def _sentence(example: Example, peak: float) -> str:
     """The words, shaded by their activation; the one that the example was chosen for is bold and carries its number."""
     out = []
     for i, (word, act) in enumerate(zip(example.words, example.activations, strict=True)):
         shade = f"background-color:rgba({FIRE},{0.08 + 0.57 * act / peak:.2f})" if act > 0 and peak else ""
-        style, inner = f"padding:1px 3px;border-radius:3px;{shade}" if shade else "", _text(word)
+        style, inner = f"padding:1px 3px;border-radius:3px;{shade}" if shade else "", parts.text(word)
         if i == example.at and act > 0:
             style += f";font-weight:bold;border-bottom:2px solid rgba({FIRE},1)"
             inner += f'<span style="font-size:75%;margin-left:4px">{act:.2f}</span>'
@@ -81,7 +47,7 @@ def _sentence(example: Example, peak: float) -> str:
     mark = {True: "✓", False: "✗", None: "·"}[example.holds]
     return (
         f'<div style="line-height:1.7"><span style="display:inline-block;width:20px">{mark}</span>{" ".join(out)}'
-        f' <span style="white-space:nowrap;{QUIET}">→ {_text(example.answer)}</span></div>'
+        f' <span style="white-space:nowrap;{QUIET}">→ {parts.text(example.answer)}</span></div>'
     )
 
 
@@ -104,46 +70,36 @@ def _histogram(page: FeaturePage) -> str:
     )
 
 
-def _effects(page: FeaturePage, count: int) -> str:
-    largest = max((abs(v) for _, v in (*page.promotes, *page.suppresses)), default=1) or 1
-    sides = zip(page.promotes[:count], page.suppresses[:count], strict=True)
-    rows = (
-        [_text(a), f"{x:+.2f}", _bar(x / largest, FIRE, 40), _text(b), f"{y:+.2f}", _bar(-y / largest, CALM, 40)]
-        for (a, x), (b, y) in sides
-    )
-    return _table(["promotes", "", "", "suppresses", "", ""], rows, "lrllrl")
-
-
 def _neighbours(page: FeaturePage, count: int) -> str:
     table = page.neighbours
     own = table.layer == page.layer
     rows = [
-        [_text(n.label), f"{n.layer}/{n.index}", f"{n.cosine:+.2f}"]
+        [parts.text(n.label), f"{n.layer}/{n.index}", f"{n.cosine:+.2f}"]
         for side in (own, ~own)
         for n in table[side].head(count).itertuples()
     ]
-    return _table(["label", page.kind, "cosine"], rows)
+    return parts.table(["label", page.kind, "cosine"], rows)
 
 
 def _selectivity(page: FeaturePage) -> str:
     places = sorted(page.selectivity.items(), key=lambda p: -max(share for share, _ in p[1].values()))[:4]
     attributes = list(dict.fromkeys(a for _, found in places for a in found))
     rows = (
-        [_text(place), *(f"{found[a][0]:.0%} ({found[a][1]})" if a in found else "–" for a in attributes)]
+        [parts.text(place), *(f"{found[a][0]:.0%} ({found[a][1]})" if a in found else "–" for a in attributes)]
         for place, found in places
     )
     note = "share of its activation over two-hop questions (cities)"
-    return _title("Selectivity", note) + _table(["place", *map(_text, attributes)], rows)
+    return parts.title("Selectivity", note) + parts.table(["place", *map(parts.text, attributes)], rows)
 
 
 def _scores(page: FeaturePage) -> str:
     rows = [
-        [f"{b.low:.0%} to {b.high:.0%}", str(b.tokens), _percent(b.share), _bar(b.share if b.tokens else 0, CALM, 60),
-         _percent(b.precision), _percent(b.recall)]
+        [f"{b.low:.0%} to {b.high:.0%}", str(b.tokens), parts.percent(b.share), parts.bar(b.share if b.tokens else 0, CALM, 60),
+         parts.percent(b.precision), parts.percent(b.recall)]
         for b in page.bins.itertuples()
     ]  # fmt: skip
     head = ["of the maximum", "tokens", "label holds at", "", "precision", "recall"]
-    return _table(head, rows, "lrrlrr")
+    return parts.table(head, rows, "lrrlrr")
 
 
 def _chosen(page: FeaturePage, compact: bool) -> list[Example]:
@@ -157,61 +113,39 @@ def _chosen(page: FeaturePage, compact: bool) -> list[Example]:
 
 def fragment(page: FeaturePage, compact: bool = False) -> str:
     """The page in HTML (see ``FeaturePage.html``)."""
-    facts = (
-        f"{_text(page.name)} · active at {page.density:.2%} of {page.n_tokens:,} tokens · maximum {page.maximum:.2f}"
-    )
+    facts = f"{parts.text(page.name)} · active at {page.density:.2%} of {page.n_tokens:,} tokens · maximum {page.maximum:.2f}"
     out = [
-        f'<div style="font-size:140%;font-weight:bold;line-height:1.3">{_text(page.label)}</div>'
+        f'<div style="font-size:140%;font-weight:bold;line-height:1.3">{parts.text(page.label)}</div>'
         f"<div>{facts}</div>"
         f'<div style="{QUIET}">labelled as {KINDS[page.label_kind]}</div>'
     ]
     if page.concept:
         purity = page.purity()
-        out.append(f'<div style="margin:8px 0">{_text(purity[0].upper() + purity[1:])}</div>')
+        out.append(f'<div style="margin:8px 0">{parts.text(purity[0].upper() + purity[1:])}</div>')
     count = 5 if compact else 8
-    writes = [_title("What it writes", "logits per unit of activation") + _effects(page, count)]
+    writes = [parts.title("What it writes", "logits per unit of activation") + parts.effects(page, count)]
     if len(page.neighbours):
-        writes.append(_title("Neighbours", "by what they write") + _neighbours(page, 2 if compact else 4))
+        writes.append(parts.title("Neighbours", "by what they write") + _neighbours(page, 2 if compact else 4))
     if page.selectivity and not compact:
         writes.append(_selectivity(page))
     if page.maximum == 0:
-        return _boxes([*out, *writes])
-    scores = [_title("How strongly it fires") + _histogram(page)]
+        return parts.boxes([*out, *writes])
+    scores = [parts.title("How strongly it fires") + _histogram(page)]
     if page.concept and not compact:
         scores.append(
-            _title("How well the label fits", "precision and recall: of this range and all above") + _scores(page)
+            parts.title("How well the label fits", "precision and recall: of this range and all above") + _scores(page)
         )
     fires = [
-        _title(
+        parts.title(
             "What fires it", "drawn from the whole range" + "; ✓ the label holds, ✗ it does not" * bool(page.concept)
         )
     ]
     for group, examples in groupby(_chosen(page, compact), lambda e: e.group):
-        fires.append(f'<div style="{QUIET};margin-top:6px;font-size:90%">{_text(GROUPS.get(group, group))}</div>')
+        fires.append(f'<div style="{QUIET};margin-top:6px;font-size:90%">{parts.text(GROUPS.get(group, group))}</div>')
         fires += [_sentence(e, page.maximum) for e in examples]
     wide = "flex-basis:480px;flex-grow:1;min-width:0"
     sides = f'<div style="{wide}">{"".join(fires)}</div><div>{"".join(writes)}</div>'
-    return _boxes([*out, _row("".join(f"<div>{box}</div>" for box in scores)), _row(sides)])
-
-
-def _row(boxes: str) -> str:
-    """Side by side where there is room."""
-    return f'<div style="display:flex;flex-wrap:wrap;gap:4px 40px">{boxes}</div>'
-
-
-def _boxes(parts: list[str]) -> str:
-    return f'<div style="text-align:left;line-height:1.45;overflow-x:auto">{"".join(parts)}</div>'
-
-
-def document(page: FeaturePage) -> str:
-    """One self-contained file, light or dark as the reader's system is."""
-    return (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{_text(page.name)}: {_text(page.label)}</title>'
-        '<meta name="viewport" content="width=device-width"><meta name="color-scheme" content="light dark">'
-        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
-        "<style>body{font:17px/1.5 system-ui,sans-serif;max-width:76rem;margin:1.5rem auto;padding:0 1rem}</style>"
-        f"<main>{fragment(page)}</main></html>\n"
-    )
+    return parts.boxes([*out, parts.row("".join(f"<div>{box}</div>" for box in scores)), parts.row(sides)])
 
 
 # ------------------------------------------------------------------------- picture
@@ -234,12 +168,7 @@ def draw(page: FeaturePage) -> Figure:
     counts.set_xlabel("activation", fontsize=12)
     counts.set_ylabel("tokens (log)", fontsize=12)
     counts.legend(fontsize=11, frameon=False)
-    both = [*page.promotes[:5], *page.suppresses[:5][::-1]][::-1]
-    effects.barh(
-        range(len(both)), [v for _, v in both], color=[ORANGE if v > 0 else GREY for _, v in both], ec=INK, lw=0.6
-    )
-    effects.set_yticks(range(len(both)), [t for t, _ in both], fontsize=10.5, parse_math=False)
-    effects.axvline(0, color=INK, lw=0.8)
+    parts.draw_effects(effects, page)
     effects.set_xlabel("logits per unit of activation", fontsize=12)
     open_frames(counts, effects)
     for i, example in enumerate(examples):

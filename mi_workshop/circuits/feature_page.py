@@ -8,7 +8,6 @@ scored: in each range of activations, at what share of the tokens does it hold?
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -25,8 +24,8 @@ from mi_workshop.circuits.corpus import (
     training_text,
 )
 from mi_workshop.circuits.features import label_of, logit_effects
+from mi_workshop.circuits.html_parts import Page
 from mi_workshop.models import Model
-from mi_workshop.show import Shown
 
 BINS = (0.8, 0.6, 0.4, 0.2, 0.0)  # lower ends of the ranges of activation, as shares of the maximum
 TOP, EACH = 6, 3  # examples: the strongest, and drawn from each range
@@ -47,7 +46,7 @@ class Example:
 
 
 @dataclass(frozen=True, eq=False)
-class FeaturePage(Shown):
+class FeaturePage(Page):
     """What is known of one feature or neuron. It shows itself in a notebook; ``save`` writes it to a file.
 
     ``bins``: one row per range of activation (shares of ``maximum``), strongest first: ``low, high, tokens``, ``share`` (of
@@ -58,7 +57,6 @@ class FeaturePage(Shown):
     ``layer, index, cosine, label``, by the direction written. ``selectivity``: see ``circuits.features.describe``.
     """
 
-    formats = (".html", ".svg", ".png")
     problem = FeatureError
     model: str
     kind: str
@@ -111,24 +109,6 @@ class FeaturePage(Shown):
         from mi_workshop.circuits.feature_html import draw
 
         return draw(self)
-
-    def show(self) -> None:
-        """Display the page in a notebook."""
-        from IPython.display import display
-
-        display(self)
-
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> tuple[dict[str, Any], dict[str, Any]]:
-        data, metadata = super()._repr_mimebundle_(include, exclude)
-        return data | {"text/html": self.html()}, metadata
-
-    def _write(self, path: Path) -> None:
-        from mi_workshop.circuits.feature_html import document
-
-        if path.suffix == ".html":
-            path.write_text(document(self), encoding="utf-8")
-        else:
-            super()._write(path)
 
 
 def feature(model: Model, layer: int, index: int, kind: str = "feature") -> FeaturePage:

@@ -38,7 +38,7 @@ class AttributionGraph(Shown):
     ``hidden`` counts the nodes and links that pruning left out. ``notes`` says what was repaired when the graph was read,
     one sentence for each kind of repair; ``dangling_pins`` and ``renamed_nodes`` count two of them. ``pins`` and ``clicked``
     are what a viewer had pinned and selected; ``opaque``: feature numbers are no index in a layer. ``source_set`` names the transcoders
-    where a file does. ``model`` is what was traced (None for a graph from a file).
+    where a file does. ``model`` is what was traced (a ``HostedModel`` for a graph from Neuronpedia, None for one from a file).
     """
 
     formats = (".json", ".html", ".svg", ".png")
@@ -111,6 +111,15 @@ class AttributionGraph(Shown):
         if unknown := sorted(set(asked) - set(self.nodes.node_id)):
             raise GraphError(f"There is no node {unknown[0]!r} in this graph; see graph.nodes.node_id.")
         return asked
+
+    def ablate(self, node_ids: Iterable[str]) -> Any:
+        """Set feature nodes to zero in the model that was traced, beside random ones: ``circuits.ablate``, or steering for a hosted model.
+
+        Raises GraphError for a node that is not in the graph, and for a graph without a model.
+        """
+        from mi_workshop.circuits import live
+
+        return live.ablate(self, self._known(node_ids))
 
     def prune(self, node_threshold: float = 0.8, edge_threshold: float = 0.98) -> AttributionGraph:
         """Keep the nodes and links that carry these shares of the influence on the answers (both within 0..1)."""
@@ -261,21 +270,36 @@ def cantor(layer: int, index: int) -> int:
 
 def _links(matrix: csr_array, ids: Any) -> pd.DataFrame:
     coo = matrix.tocoo()
-    return pd.DataFrame({"source": ids[coo.coords[1]], "target": ids[coo.coords[0]], "weight": coo.data.astype(float)})
+    target, source = (
+        pd.Series(ids[end], dtype=object) for end in coo.coords
+    )  # strings of pandas' own would take as long as the rest
+    return pd.DataFrame({"source": source, "target": target, "weight": coo.data.astype(float)})
+
+
+def _sparse(dense: Any) -> csr_array:
+    """The same as ``csr_array(dense)``, which takes several times as long and as much memory."""
+    flat = np.flatnonzero(dense)
+    ends = np.concatenate([[0], np.cumsum(np.count_nonzero(dense, axis=1))])
+    return csr_array(
+        (dense.ravel()[flat], (flat % dense.shape[1]).astype(np.int32), ends.astype(np.int32)), dense.shape
+    )
 
 
 def from_circuit_tracer(
-    raw: Any, prompt: str, vocabulary: list[str], labels: dict[tuple[int, int], str], bos: str
+    raw: Any, prompt: str, tokens: list[str], labels: dict[tuple[int, int], str]
 ) -> AttributionGraph:
-    """Our tables from a ``circuit_tracer.Graph``: [features, errors, tokens, answers] in the order of its matrix."""
-    chosen = raw.active_features[raw.selected_features].cpu().numpy()  # [feature node, (layer, position, feature)]
+    """Our tables from a ``circuit_tracer.Graph``: [features, errors, tokens, answers] in the order of its matrix.
+
+    ``tokens``: the text of the prompt's tokens; ``labels`` of features by (layer, feature)."""
+    selected = raw.selected_features.to(raw.active_features.device)
+    chosen = raw.active_features[selected].cpu().numpy()  # [feature node, (layer, position, feature)]
     n_layers, n_pos = raw.cfg.n_layers, raw.n_pos
     ids = raw.input_tokens.tolist()
     layer, pos, index = chosen.T
     rows = [
         pd.DataFrame({
             "node_id": [f"{a}_{f}_{p}" for a, p, f in chosen], "feature_type": FEATURE, "layer": layer, "ctx_idx": pos,
-            "feature": index, "activation": raw.activation_values[raw.selected_features].cpu().numpy(),
+            "feature": index, "activation": raw.activation_values[selected].float().cpu().numpy(),
             "label": [labels.get((a, f), f"feature {a}/{f}") for a, _, f in chosen.tolist()],
         }),
         pd.DataFrame({
@@ -285,21 +309,20 @@ def from_circuit_tracer(
         }),
         pd.DataFrame({
             "node_id": [f"E_{t}_{p}" for p, t in enumerate(ids)], "feature_type": TOKEN, "layer": -1,
-            "ctx_idx": range(n_pos), "feature": range(n_pos), "label": [vocabulary[t] for t in ids],
+            "ctx_idx": range(n_pos), "feature": range(n_pos), "label": tokens,
         }),
         pd.DataFrame({
             "node_id": [f"{n_layers}_{t.vocab_idx}_{n_pos - 1}" for t in raw.logit_targets], "feature_type": LOGIT,
             "layer": n_layers, "ctx_idx": n_pos - 1, "feature": [t.vocab_idx for t in raw.logit_targets],
-            "token_prob": raw.logit_probabilities.cpu().numpy(), "label": [t.token_str.strip() for t in raw.logit_targets],
+            "token_prob": raw.logit_probabilities.float().cpu().numpy(), "label": [t.token_str.strip() for t in raw.logit_targets],
         }),
     ]  # fmt: skip
     nodes = pd.concat([r.reindex(columns=NODES) for r in rows], ignore_index=True).fillna({"token_prob": 0.0})
     nodes = nodes.astype({"layer": int, "ctx_idx": int, "feature": int, "activation": float, "token_prob": float})
-    adjacency = csr_array(raw.adjacency_matrix.cpu().double().numpy())
+    adjacency = _sparse(raw.adjacency_matrix.float().cpu().numpy())
     weights = np.where(nodes.feature_type == LOGIT, nodes.token_prob, 0.0)
     nodes["influence"] = scores.cumulative(scores.influence(scores.normalize(adjacency), weights))
     nodes.loc[nodes.feature_type == LOGIT, "influence"] = np.nan
-    tokens = [bos, *[vocabulary[t] for t in ids[1:]]]
     return AttributionGraph(
         prompt, tokens, nodes, _links(adjacency, nodes.node_id.to_numpy()), scan=str(raw.scan or "")
     )

@@ -1,26 +1,20 @@
 """Where the bytes of a graph come from: a file, a web address of a JSON file, or a page of Neuronpedia with its state.
 
-Only https is opened (http for this machine alone), nothing is sent but the request itself, and both time and size are limited.
+How an address is opened is in ``mi_workshop.web``.
 """
 
 from __future__ import annotations
 
-import http.client
 import json
 import re
-import time
-import urllib.error
 import zlib
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, unquote, unquote_plus, urlsplit
-from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_opener
+from urllib.parse import unquote, unquote_plus, urlsplit
 
 from mi_workshop.circuits.graph import GraphError
+from mi_workshop.web import LIMIT, Web, brief, is_local
 
-LIMIT = 200 * 2**20  # bytes of JSON
-TIMEOUT, PATIENCE = 20.0, 180.0  # seconds without an answer; seconds for a whole file
-LOCAL = ("127.0.0.1", "localhost", "::1")
 PICKLED = (
     "is a pickled graph, which could run any program when opened: ask whoever made it for the JSON file "
     "(circuit-tracer's create_graph_files writes one)."
@@ -66,18 +60,6 @@ def unpacked(data: bytes, name: str) -> bytes:
     return data
 
 
-# ------------------------------------------------------------------- network
-class _Redirects(HTTPRedirectHandler):
-    """A redirect is followed only to where the first address could have pointed."""
-
-    def __init__(self, local: bool) -> None:
-        self.local = local
-
-    def redirect_request(self, req: Any, fp: Any, code: Any, msg: Any, headers: Any, newurl: str) -> Any:
-        _allowed(newurl, self.local)
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
-
-
 def whole(source: str) -> str:
     """An address as typed, decoded where all of it was percent-encoded; GraphError if it is none."""
     address = source.strip()
@@ -89,50 +71,14 @@ def whole(source: str) -> str:
     return address
 
 
-def is_local(address: str) -> bool:
-    return urlsplit(address.partition("?")[0]).hostname in LOCAL
-
-
-def _allowed(address: str, local: bool) -> None:
-    parts = urlsplit(address)
-    if parts.username or parts.password:
-        raise GraphError("The address holds a user name or password: nothing is sent but the address of the graph.")
-    if not parts.hostname or not (parts.scheme == "https" or (parts.scheme == "http" and local and is_local(address))):
-        raise GraphError(f"{_brief(address)} is not opened: a graph is fetched over https only.")
-
-
-def _brief(address: str) -> str:
-    return ascii(address.partition("?")[0][:200])[1:-1]
-
-
-def fetch(address: str, local: bool) -> bytes:
-    """The bytes behind an address. ``local``: whether http on this machine is allowed. Raises GraphError."""
-    try:
-        _allowed(address, local)
-        handlers = [_Redirects(local), *([ProxyHandler({})] if is_local(address) else [])]
-        request = Request(quote(address, safe="%/:=&?~#+!$,;'@()*[]"), headers={"User-Agent": "mi-workshop"})
-        end, parts, size = time.monotonic() + PATIENCE, [], 0
-        with build_opener(*handlers).open(request, timeout=TIMEOUT) as answer:
-            while chunk := answer.read1(1 << 20):
-                parts.append(chunk)
-                size += len(chunk)
-                if size > LIMIT:
-                    break
-                if time.monotonic() > end:
-                    raise GraphError(f"{_brief(address)} took longer than {PATIENCE:.0f} s.")
-        return unpacked(b"".join(parts), _brief(address))
-    except GraphError:
-        raise
-    except urllib.error.HTTPError as error:
-        raise GraphError(f"{_brief(address)} answers {error.code} {error.reason}.") from None
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        said = getattr(error, "reason", None) or error or type(error).__name__
-        raise GraphError(f"{_brief(address)} cannot be reached: {said}.") from None
+def fetch(address: str) -> bytes:
+    """The bytes behind an address; http is for an address on this machine alone. Raises GraphError."""
+    return unpacked(Web().ask(address, local=is_local(address)), brief(address))
 
 
 # ----------------------------------------------------- a page of Neuronpedia
-def page(address: str) -> tuple[str, dict[str, Any]] | None:
-    """The address of the graph's metadata and the state in a page's address; None if it is no page of a graph.
+def page(address: str) -> tuple[str, str, str, dict[str, Any]] | None:
+    """The host (``https://…``), model, slug and state in the address of a page; None if it is no page of a graph.
 
     The state may be percent-encoded up to three times; its labels may hold ``&``, ``#``, ``+`` and ``%``, even bare ones.
     """
@@ -143,13 +89,12 @@ def page(address: str) -> tuple[str, dict[str, Any]] | None:
         return None
     found = _split(query) or _split(unquote(query))
     if "slug" not in found:
-        raise GraphError(f"{_brief(address)} names no graph: its address lacks slug=….")
+        raise GraphError(f"{brief(address)} names no graph: its address lacks slug=….")
     state: dict[str, Any] = {k: _decoded(re.split("[&#]", v)[0]) for k, v in found.items()}
     for key in ("supernodes", "clerps"):
         if found.get(key):
             state[key] = _json(found[key])
-    api = f"{parts.scheme}://{parts.netloc}/api/graph/{quote(unquote(match[1]), safe='')}/{quote(state.pop('slug'), safe='')}"
-    return api, state
+    return f"{parts.scheme}://{parts.netloc}", unquote(match[1]), state.pop("slug"), state
 
 
 def _split(query: str) -> dict[str, str]:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from mi_workshop.circuits.features import places_of
-from mi_workshop.circuits.intervene import decoders, feature_activations, frozen_attention, intervene
+from mi_workshop.circuits.intervene import decoders, feature_activations, frozen_attention, intervene, settings
 from mi_workshop.models import Model, ModelError
 from mi_workshop.show import Shown, counted, listed
 from mi_workshop.worlds import WorldError
@@ -126,8 +126,12 @@ class Edit:
     now: Tensor
     donor: Tensor
 
+    def sets(self, values: Tensor | None = None) -> Tensor:
+        """What is set (others than its own ``values`` where given), sparse [layer, position, feature]."""
+        return settings(self.values if values is None else values, self.mask)
 
-@lru_cache(maxsize=256)
+
+@lru_cache(maxsize=64)
 def activations(model: Model, prompt: str) -> Tensor:
     """Feature activations [layer, position, feature] of one prompt, remembered: an experiment asks for them many times."""
     return feature_activations(model, model.tokens(prompt)[None])[0]
@@ -183,11 +187,11 @@ def place_of(model: Model, sentence: Sentence) -> Place:
 
 def decoded(model: Model, layer: int, features: Tensor) -> Tensor:
     """Decoder vectors [feature, everything the feature writes to], flattened over target layers."""
-    return decoders(model, layer, features).flatten(1)
+    return decoders(model, layer, features).flatten(1).float().cpu()
 
 
 def random_edits(model: Model, edit: Edit, barred: Tensor, n: int, seed: int = 0) -> Tensor:
-    """Values [n, layer, position, feature] of n random edits that match ``edit``; NaN where a feature is left alone.
+    """n random edits that match ``edit``: what they set, sparse [n, layer, position, feature].
 
     At each layer and position as many features, none of them ``barred`` [layer, feature], are drawn from those active in that
     layer in the two prompts; one that is active here goes to zero or to its donor's value, another to its value elsewhere.
@@ -195,7 +199,7 @@ def random_edits(model: Model, edit: Edit, barred: Tensor, n: int, seed: int = 0
     are scaled to exactly that length: same number, layer, position and size.
     """
     g = torch.Generator().manual_seed(seed)
-    out = torch.full((n, *edit.values.shape), float("nan"))
+    where, value = [torch.empty(4, 0, dtype=torch.long)], [torch.empty(0)]
     for layer, pos in edit.mask.any(-1).nonzero().tolist():
         true = edit.mask[layer, pos].nonzero()[:, 0]
         size = ((edit.values - edit.now)[layer, pos, true] @ decoded(model, layer, true)).norm()
@@ -209,21 +213,22 @@ def random_edits(model: Model, edit: Edit, barred: Tensor, n: int, seed: int = 0
         off = (torch.rand(chosen.shape, generator=g) < 0.5) | (donor == start)
         target = torch.where(start > 0, torch.where(off, 0.0, donor), torch.where(donor > 0, donor, elsewhere[chosen]))
         change = target - start
-        vectors = decoded(model, layer, chosen.flatten()).reshape(*chosen.shape, -1)
-        length = (change[..., None] * vectors).sum(1).norm(dim=1)
+        vectors = decoded(model, layer, pool)
+        gram = (vectors @ vectors.T)[pick[:, :, None], pick[:, None]]  # [set, feature, feature]
+        length = torch.einsum("si,sij,sj->s", change, gram, change).clamp(min=0).sqrt()
         nearest = (length / size.clamp(min=1e-8)).log().abs().nan_to_num(torch.inf).topk(n, largest=False).indices
         scaled = start + change * (size / length.clamp(min=1e-8))[:, None]
         rows = torch.randperm(n, generator=g)[:, None].expand(n, chosen.shape[1])
-        out[rows, layer, pos, chosen[nearest]] = scaled[nearest]
-    return out
+        fixed = torch.tensor([layer, pos])[:, None].expand(2, rows.numel())
+        where.append(torch.cat([rows.reshape(1, -1), fixed, chosen[nearest].reshape(1, -1)]))
+        value.append(scaled[nearest].flatten())
+    shape = (n, *edit.values.shape)
+    return torch.sparse_coo_tensor(torch.cat(where, 1), torch.cat(value), shape, check_invariants=False).coalesce()
 
 
 def best(model: Model, logits: Tensor, k: int = 5) -> list[dict[str, Any]]:
     p, i = logits.softmax(-1).topk(k)
-    return [
-        {"token": t, "prob": x}
-        for t, x in zip(model.tokenizer.convert_ids_to_tokens(i.tolist()), p.tolist(), strict=True)
-    ]
+    return [{"token": t, "prob": x} for t, x in zip(model.words(i.tolist()), p.tolist(), strict=True)]
 
 
 @torch.no_grad()
@@ -232,7 +237,7 @@ def patch_residual(model: Model, edit: Edit, donor_tokens: Tensor, freeze_attent
     m = model.replacement
     names = [f"blocks.{i}.hook_resid_post" for i in range(m.cfg.n_layers)]
     _, cache = m.run_with_cache(donor_tokens[None], names_filter=names)
-    sites = edit.mask.any(-1)
+    sites = edit.mask.any(-1).to(m.cfg.device)
 
     def patch(x: Tensor, hook: Any) -> Tensor:
         return torch.where(sites[hook.layer()][None, :, None], cache[hook.name], x)
@@ -240,7 +245,7 @@ def patch_residual(model: Model, edit: Edit, donor_tokens: Tensor, freeze_attent
     hooks: list[tuple[str, Any]] = [(name, patch) for name in names]
     if freeze_attention:
         hooks += frozen_attention(model, edit.tokens[None])
-    return m.run_with_hooks(edit.tokens[None], fwd_hooks=hooks)[0, -1]
+    return m.run_with_hooks(edit.tokens[None], fwd_hooks=hooks)[0, -1].float().cpu()
 
 
 def third_place(model: Model, asked: Sentence, taken: set[str]) -> Sentence:
@@ -295,10 +300,8 @@ def swap(
     barred = feature_sets(model, old, asked.answer) | feature_sets(model, new, donor.answer)
     noise = random_edits(model, edit, barred, n_random)
     dosed = [edit.now + d * (edit.values - edit.now) for d in DOSES]
-    values = torch.stack([e.values for e in edits] + [edit.now] + dosed)
-    masks = torch.stack([e.mask for e in edits] + [edit.mask] * (1 + len(DOSES)))
-    values, masks = torch.cat([values, noise.nan_to_num(0)]), torch.cat([masks, ~noise.isnan()])
-    logits = intervene(model, edit.tokens, values, masks, freeze_attention)
+    sets = torch.stack([*(e.sets() for e in edits), edit.sets(edit.now), *(edit.sets(values) for values in dosed)])
+    logits = intervene(model, edit.tokens, torch.cat([sets, noise]), freeze_attention)
     plain = model.logits(edit.tokens)
     before, expected = best(model, plain), donor.answer
     want, was = model.token_id(expected), int(plain.argmax())
@@ -339,8 +342,6 @@ def _transfer(model: Model, asked: Sentence, donor: Sentence, at: str, freeze_at
     for attribute in sorted(shared - {found_on}) if found_on else ():
         question, answer = (model.world.parse(s.prompt.replace(str(found_on), attribute)) for s in (asked, donor))
         edit = make_edit(model, question, answer, "state" if at == "all" else at, only=found_on)
-        winner = best(model, intervene(model, edit.tokens, edit.values[None], edit.mask[None], freeze_attention)[0], 1)[
-            0
-        ]
+        winner = best(model, intervene(model, edit.tokens, edit.sets()[None], freeze_attention)[0], 1)[0]
         results[attribute] = winner | {"expected": answer.answer, "right": winner["token"] == answer.answer}
     return {"found_on": found_on, "attributes": results}

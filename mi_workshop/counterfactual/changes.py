@@ -33,11 +33,12 @@ class Change:
         return self.name
 
 
-def patch() -> Change:
+def patch(factor: float = 1.0) -> Change:
     """The values of the donor prompt (activation patching; Meng et al. 2022). Run the clean prompt with the corrupted one as donor
     to *noise*, the corrupted one with the clean one as donor to *denoise* (Heimersheim and Nanda 2024). With a ``basis`` this is an
-    interchange along a subspace (Geiger et al. 2024)."""
-    return Change("patched from the donor", lambda own, donor, g: donor, needs_donor=True)
+    interchange along a subspace (Geiger et al. 2024). With ``factor`` they are multiplied (features that the donor has, made stronger)."""
+    name = "patched from the donor" + ("" if factor == 1 else f" × {factor:g}")
+    return Change(name, lambda own, donor, g: donor if factor == 1 else factor * donor, needs_donor=True)
 
 
 def zero() -> Change:

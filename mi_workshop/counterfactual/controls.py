@@ -26,16 +26,16 @@ def written(model: Any, site: Site, unit: Tensor, change: Tensor) -> Float[Tenso
     """What changes [n, width] of units [n] write to the residual stream."""
     m, layer = network(model), int(site.layer or 0)
     if site.sparse:
-        return change * site.basis.W_dec[unit]
+        return change * site.basis.W_dec[unit].to(change)
     if site.kind == "z":
-        return torch.einsum("nw,nwd->nd", change, m.blocks[layer].attn.W_O[unit])
+        return torch.einsum("nw,nwd->nd", change, m.blocks[layer].attn.W_O[unit].to(change))
     if site.kind == "neuron":
         mlp = m.blocks[layer].mlp
-        return change * getattr(mlp, "old_mlp", mlp).W_out[unit]
+        return change * getattr(mlp, "old_mlp", mlp).W_out[unit].to(change)
     if site.kind == "feature":
         from mi_workshop.circuits.intervene import decoders
 
-        return change * decoders(model, layer, unit).flatten(1)
+        return change * decoders(model, layer, unit).flatten(1).to(change)
     if change.shape[1] > 1:  # a whole vector
         return change
     return torch.diag_embed(change[:, 0])  # coordinates: each its own direction

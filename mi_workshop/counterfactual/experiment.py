@@ -22,7 +22,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from mi_workshop.models import Model
+from mi_workshop.models import Model, rounding
 from mi_workshop.show import Shown, listed
 from mi_workshop.worlds import WorldError
 
@@ -112,11 +112,12 @@ class Experiment:
 
     >>> Experiment(Site("resid_post", 1, "{city}"), patch()).run(model, prompts, donors)
 
-    ``freeze_attention`` holds every attention pattern at its unedited values. ``n_random`` random changes give the reference.
+    ``change``: one for all sites, or one for each. ``freeze_attention`` holds every attention pattern at its unedited values.
+    ``n_random`` random changes give the reference.
     """
 
     sites: Site | Sequence[Site]
-    change: Change = field(default_factory=patch)
+    change: Change | Sequence[Change] = field(default_factory=patch)
     freeze_attention: bool = False
     n_random: int = 100
     seed: int = 0
@@ -141,23 +142,33 @@ class Experiment:
             )
         if answers is not None and len(answers) != len(prompts):
             raise InterventionError(f"There are {len(prompts)} prompts and {len(answers)} answers: give one for each.")
+        changes = self.changes(len(sites))
+        copies = any(c.needs_donor for c in changes)
         g = torch.Generator().manual_seed(self.seed)
         rows: list[Row] = []
         names: list[tuple[int, str]] = []
         kind, reader = "", Reader(model)
         pairs = list(zip(prompts, donors or [None] * len(prompts), strict=True))
-        others = [other_donors(model, p, d) if controls and self.change.needs_donor else (None, None) for p, d in pairs]
-        every = [*prompts, *donors, *self.change.reference, *(o for two in others for o in two if o is not None)]
+        others = [other_donors(model, p, d) if controls and copies else (None, None) for p, d in pairs]
+        every = [
+            *prompts,
+            *donors,
+            *(p for c in changes for p in c.reference),
+            *(o for two in others for o in two if o is not None),
+        ]
         reader.ahead([*sites, *(replace(s, basis=None) for s in sites if isinstance(s.basis, Tensor))], every)
         for i, (prompt, donor) in enumerate(pairs):
-            plans = [plan(model, s, self.change, prompt, donor, self.align, self.seed + i, reader) for s in sites]
+            plans = [
+                plan(model, s, c, prompt, donor, self.align, self.seed + i, reader)
+                for s, c in zip(sites, changes, strict=True)
+            ]
             tokens = tokens_of(model, prompt)
             variants: dict[str, list[Any]] = {"base": [], "edited": [p.values for p in plans]}
             variants["identity"] = [p.values.moved(0) for p in plans]
             if controls:
                 variants |= {f"dose {d:g}": [p.values.moved(d) for p in plans] for d in DOSES}
                 variants |= self._others(reader, sites, prompt, donor, others[i], plans)
-                drawn = [random_values(model, p, self.change, self.n_random, g) for p in plans]
+                drawn = [random_values(model, p, c, self.n_random, g) for p, c in zip(plans, changes, strict=True)]
                 kind = " and ".join(dict.fromkeys(k for _, k in drawn))
                 for j in range(self.n_random):
                     variants[f"random {j}"] = [values[j] for values, _ in drawn]
@@ -172,22 +183,35 @@ class Experiment:
             found[i][name] = one
         return self._report(model, sites, prompts, donors, answers, found, kind)
 
+    def changes(self, n: int) -> list[Change]:
+        """The change at each of ``n`` sites. Raises InterventionError if there are fewer or more."""
+        found = [self.change] * n if isinstance(self.change, Change) else list(self.change)
+        if len(found) != n:
+            raise InterventionError(
+                f"There are {n} sites and {len(found)} changes: give one change, or one for each site."
+            )
+        return found
+
     def _others(
         self, reader: Reader, sites: list[Site], prompt: Any, donor: Any, others: tuple[Any, Any], plans: list[Plan]
     ) -> dict[str, list[Any]]:
         """The same change with other donors, at another position, and of the whole residual stream."""
         out: dict[str, list[Any]] = {}
         model = reader.model
-        if self.change.needs_donor:
+        changes = self.changes(len(sites))
+        if any(c.needs_donor for c in changes):
             for name, other in zip(("same answer", "third answer"), others, strict=True):
                 if other is not None:
-                    out[name] = [plan(model, s, self.change, prompt, other, reader=reader).values for s in sites]
+                    out[name] = [
+                        plan(model, s, c, prompt, other, reader=reader).values
+                        for s, c in zip(sites, changes, strict=True)
+                    ]
             whole = [Site("resid_post", s.layer, s.position) for s in sites if s.layer is not None and s.kind in HOOKS]
             if len(whole) == len(sites) and any(
                 s.kind != "resid_post" or s.units is not None or s.basis is not None for s in sites
             ):
                 out["whole residual"] = [
-                    plan(model, s, self.change, prompt, donor, self.align, reader=reader).values for s in whole
+                    plan(model, s, patch(), prompt, donor, self.align, reader=reader).values for s in whole
                 ]
         taken, n = set().union(*(p.at for p in plans)), len(positions(model, None, prompt))
         free = [p for p in range(1, n) if p not in taken]
@@ -207,7 +231,7 @@ class Experiment:
             r = Reference(base, donor, own, None if donor is None else int(donor.argmax()))
             change = float((logits["identity"] - base).abs().max())
             identity = max(identity, change)
-            if change > (limit := 32 * torch.finfo(base.dtype).eps * max(1.0, float(base.abs().max()))):
+            if change > (limit := rounding(model, base)):
                 raise InterventionError(
                     f"Setting these sites to their own values moves a logit by {change:.1e} (at most {limit:.1e} is rounding): nothing can "
                     "be concluded from this experiment. Are other hooks on the model?"
@@ -235,9 +259,17 @@ class Experiment:
             if all(name in m.index for m in measured):
                 controls[name] = _control(name, measured)
         return Report(
-            f"{' + '.join(map(str, sites))}: {self.change}", "frozen" if self.freeze_attention else "free", pd.DataFrame(rows), random, kind,
-            controls, dose, identity, self.change.removes, _top(model, found[0]["base"]), _top(model, found[0]["edited"]),
+            _what(sites, self.changes(len(sites))), "frozen" if self.freeze_attention else "free", pd.DataFrame(rows), random, kind,
+            controls, dose, identity, any(c.removes for c in self.changes(len(sites))), _top(model, found[0]["base"]), _top(model, found[0]["edited"]),
         )  # fmt: skip
+
+
+def _what(sites: list[Site], changes: list[Change]) -> str:
+    """Sites and changes in words, those with the same change together."""
+    by_change: dict[str, list[str]] = {}
+    for site, change in zip(sites, changes, strict=True):
+        by_change.setdefault(str(change), []).append(str(site))
+    return "; ".join(f"{' + '.join(some)}: {change}" for change, some in by_change.items())
 
 
 def _control(name: str, measured: list[pd.DataFrame]) -> dict[str, Any]:

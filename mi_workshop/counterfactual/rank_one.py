@@ -92,11 +92,19 @@ def rank_one(
     for _ in range(steps):
         with (
             hooked(
-                model, [(path, lambda x: x.index_put((rows, at), delta.expand(len(rows), -1), accumulate=True))]
+                model,
+                [
+                    (
+                        path,
+                        lambda x: x.index_put(
+                            (rows.to(x.device), at.to(x.device)), delta.to(x).expand(len(rows), -1), accumulate=True
+                        ),
+                    )
+                ],
             ) as module,
             torch.enable_grad(),
         ):
-            logp = module(tokens)[:, -1].log_softmax(-1)[:, want]
+            logp = module(tokens)[:, -1].float().cpu().log_softmax(-1)[:, want]
             (delta.grad,) = torch.autograd.grad(-logp.mean() + 1e-3 * delta.square().sum(), [delta])
         prob = float(logp.detach().exp().mean())
         if prob > 0.95:

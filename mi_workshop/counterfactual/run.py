@@ -19,7 +19,7 @@ from mi_workshop.models import network
 
 from .sites import InterventionError, Site, layers_of, path_of
 
-MEMORY = 2**28  # bytes that the activations of one batch may take
+MEMORY = 2**28  # bytes that the activations of one batch may take on a CPU; on a GPU a quarter of what is free
 
 
 @dataclass
@@ -107,12 +107,13 @@ def _feature_hooks(model: Any, edit: Edit) -> list[tuple[str, Any]]:
     change: dict[int, Tensor] = {}
 
     def read(x: Tensor) -> None:
-        now = encode(model, layer, x[edit.row, edit.position]).gather(-1, edit.unit[:, None])
-        delta = edit.values.to(x) - now  # [n, 1]
-        vectors = decoders(model, layer, edit.unit)  # [n, target, d_model]
+        row, position, unit = (i.to(x.device) for i in (edit.row, edit.position, edit.unit))
+        now = encode(model, layer, x[row, position]).gather(-1, unit[:, None])
+        delta = edit.values.to(now) - now  # [n, 1]
+        vectors = decoders(model, layer, unit)  # [n, target, d_model]
         for i in range(vectors.shape[1]):
             total = torch.zeros_like(x)
-            change[layer + i] = total.index_put((edit.row, edit.position), delta * vectors[:, i], accumulate=True)
+            change[layer + i] = total.index_put((row, position), (delta * vectors[:, i]).to(x), accumulate=True)
 
     out: list[tuple[str, Any]] = [(f"blocks.{layer}.{m.feature_input_hook}", read)]
     for target in range(layer, layers_of(model)):
@@ -147,9 +148,8 @@ def hooks_of(model: Any, edits: Iterable[Edit]) -> list[tuple[str, Any]]:
 
 def _reader(model: Any, site: Site, kept: list[Tensor]) -> tuple[str, Any]:
     def read(x: Tensor) -> None:
-        kept.append(
-            encode(model, site.layer or 0, x)[..., None] if site.kind == "feature" else site.view(x).detach().clone()
-        )
+        found = encode(model, site.layer or 0, x)[..., None] if site.kind == "feature" else site.view(x)
+        kept.append(found.detach().float().cpu().clone())
 
     return path_of(model, site), read
 
@@ -161,13 +161,13 @@ def run(
     edits: Iterable[Edit] = (),
     read: Iterable[Site] = (),
     frozen: dict[int, Tensor] | None = None,
-    memory: int = MEMORY,
+    memory: int | None = None,
     progress: str | None = None,
 ) -> tuple[Float[Tensor, "row d_vocab"], list[Float[Tensor, "row position unit width"]]]:
-    """Outputs after the last position for each row, and what is then found at the sites ``read`` (after the edits).
+    """Outputs after the last position for each row, and what is then found at the sites ``read`` (after the edits), float32 on the CPU.
 
     ``frozen``: attention patterns by layer [row, head, query, key] to hold (see ``patterns``). Rows run together as far as
-    ``memory`` bytes allow. With ``progress`` (a label) a bar is shown, and an interrupt keeps what is done: the other rows are NaN.
+    ``memory`` bytes allow (by default 256 MB, on a GPU a quarter of what is free). With ``progress`` (a label) a bar is shown, and an interrupt keeps what is done: the other rows are NaN.
     """
     edits, read = list(edits), list(read)
     hooks_of(model, edits)  # complains before anything runs
@@ -199,14 +199,17 @@ def run(
 
 def _last(output: Any) -> Tensor:
     logits = output if isinstance(output, Tensor) else output.logits if hasattr(output, "logits") else output[0]
-    return logits[:, -1] if logits.ndim == 3 else logits
+    return (logits[:, -1] if logits.ndim == 3 else logits).float().cpu()
 
 
-def rows_at_once(model: Any, tokens: Tensor, memory: int) -> int:
+def rows_at_once(model: Any, tokens: Tensor, memory: int | None = None) -> int:
     """How many rows fit into ``memory`` bytes of activations (an estimate from the model's sizes)."""
     cfg = getattr(network(model), "cfg", None)
     if cfg is None:
         return 64
+    if memory is None:
+        on_gpu = torch.device(cfg.device or "cpu").type == "cuda"
+        memory = max(MEMORY, torch.cuda.mem_get_info(cfg.device)[0] // 4) if on_gpu else MEMORY
     width = 12 * cfg.d_model + 2 * (cfg.d_mlp or 0) + 4 * cfg.n_heads * tokens.shape[1] + 2 * cfg.d_vocab
     return max(1, memory // (4 * width * tokens.shape[1]))
 

@@ -16,7 +16,7 @@ from typing import Any
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mi_workshop.models import Model, network
+from mi_workshop.models import Model, ModelError, network
 
 HOOKS = {
     "embed": "hook_embed",
@@ -101,10 +101,18 @@ def layers_of(model: Any) -> int:
 def path_of(model: Any, site: Site) -> str:
     """The submodule whose output the site is. Raises InterventionError for an unknown kind, module or layer."""
     module = network(model)
+    if isinstance(model, Model) and model.backend != "transformerlens":
+        raise InterventionError(
+            f"{model.name} runs on {model.backend}: load it with backend='transformerlens' to experiment inside."
+        )
     path = HOOKS.get(site.kind, site.kind)
     if "{}" in path and site.layer is None:
         raise InterventionError(f"Say in which layer: Site({site.kind!r}, layer=...).")
     path = path.format(site.layer)
+    if site.kind == "feature":  # where the transcoders read
+        if not hasattr(module, "feature_input_hook"):
+            raise InterventionError("This model has no transcoders, so it has no sites of kind 'feature'.")
+        path = f"blocks.{site.layer}.{module.feature_input_hook}"
     for name in (path, path.replace(".mlp.", ".mlp.old_mlp.")):  # circuit-tracer wraps the MLP
         try:
             module.get_submodule(name)
@@ -142,6 +150,8 @@ def tokens_of(model: Any, prompt: Any) -> Int[Tensor, " position"]:
 
 def words_of(model: Any, tokens: Tensor) -> list[str]:
     """The tokens as text."""
+    if isinstance(model, Model):
+        return model.words(tokens.tolist())
     tokenizer = getattr(model, "tokenizer", None)
     ids = tokens.tolist()
     return [str(i) for i in ids] if tokenizer is None else tokenizer.convert_ids_to_tokens(ids)
@@ -151,6 +161,11 @@ def token_id(model: Any, word: str | int) -> int:
     """The id of a word that is one token. Raises InterventionError for any other."""
     if isinstance(word, int):
         return word
+    if isinstance(model, Model) and model.world is None:
+        try:
+            return model.token_id(word)
+        except ModelError as error:
+            raise InterventionError(str(error)) from None
     tokenizer = getattr(model, "tokenizer", None)
     if tokenizer is None:
         raise InterventionError("This model has no tokenizer: give the answer as a number.")

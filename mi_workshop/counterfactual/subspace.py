@@ -52,12 +52,12 @@ def learn_subspace(
         q = torch.linalg.qr(raw).Q.T
 
         def interchange(x: Tensor, rows: Tensor = rows, q: Tensor = q) -> Tensor:
-            i = torch.arange(len(rows))
-            here = x[i, at[rows]]
-            return x.index_put((i, at[rows]), here + (source[rows] - here) @ q.T @ q)
+            i, p, basis = torch.arange(len(rows), device=x.device), at[rows].to(x.device), q.to(x)
+            here = x[i, p]
+            return x.index_put((i, p), here + (source[rows].to(x) - here) @ basis.T @ basis)
 
         with hooked(model, [(path, interchange)]) as module, torch.enable_grad():
-            loss = cross_entropy(module(tokens[rows])[:, -1], want[rows])
+            loss = cross_entropy(module(tokens[rows])[:, -1].float().cpu(), want[rows])
             (raw.grad,) = torch.autograd.grad(loss, [raw])
         optimizer.step()
     return torch.linalg.qr(raw).Q.T.detach()

@@ -13,7 +13,6 @@ from jaxtyping import Bool, Float
 from .changes import Change, Row, Values, patch, read_all, run_rows
 from .experiment import Experiment, Report, as_list
 from .metrics import METRICS, Reference
-from .run import MEMORY
 from .sites import HEADS, InterventionError, Position, Site, layers_of, matched, tokens_of, words_of
 
 if TYPE_CHECKING:
@@ -130,7 +129,7 @@ def sweep(
     change: Change | None = None,
     metric: str = "recovered",
     freeze_attention: bool = False,
-    memory: int = MEMORY,
+    memory: int | None = None,
     progress: bool = True,
 ) -> Sweep:
     """Make ``change`` (by default: patch from the donor) at every site of ``kind`` in turn, and measure.

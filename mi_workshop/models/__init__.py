@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import import_module
@@ -55,35 +54,92 @@ class Model:
     transcoders: str  # "plt" or "clt"
     read_features: Callable[[], pd.DataFrame] = field(repr=False)
     wired: Wired | None = None
+    backend: str = "transformerlens"
+    offload: str | None = None
+    source_set: str = ""  # what Neuronpedia calls the transcoders
 
     @cached_property
     def features(self) -> pd.DataFrame:
         """What each transcoder feature responds to and promotes, indexed by (layer, feature); see ``circuits.features``."""
         return self.read_features()
 
+    @property
+    def dtype(self) -> Any:
+        return self.replacement.dtype if self.backend == "nnsight" else self.replacement.cfg.dtype
+
+    @property
+    def device(self) -> Any:
+        """Where the weights are, a ``torch.device``."""
+        import torch
+
+        return torch.device(self.replacement.device if self.backend == "nnsight" else self.replacement.cfg.device)
+
     def tokens(self, prompt: str) -> Tensor:
-        """Token ids [position], <bos> first. Raises WorldError for what the model's world does not know."""
+        """Token ids [position], <bos> first (for tokenizers without one, what circuit-tracer puts there), on the CPU.
+
+        Raises WorldError for what the model's world does not know, ModelError for a prompt that is empty or too long.
+        """
         import torch
 
         if self.world is not None:
             self.world.words(prompt)  # one clear sentence for an empty, unknown or over-long prompt
-        ids = self.tokenizer(prompt, add_special_tokens=False).input_ids
-        return torch.tensor([self.tokenizer.bos_token_id, *ids])
+            ids = self.tokenizer(prompt, add_special_tokens=False).input_ids
+            return torch.tensor([self.tokenizer.bos_token_id, *ids])
+        from circuit_tracer.replacement_model.common import ensure_tokenized
+
+        if not prompt:
+            raise ModelError("The prompt is empty: give the text that the model shall go on with.")
+        found = ensure_tokenized(prompt, self.tokenizer, "cpu", self.name)
+        limit = getattr(self.replacement.cfg, "n_ctx", None) or len(found)
+        if len(found) > limit:
+            raise ModelError(f"The prompt has {len(found)} tokens, and {self.name} is loaded for {limit}: shorten it.")
+        return found
 
     def token_id(self, word: str) -> int:
-        return self.tokenizer.convert_tokens_to_ids(word)
+        """The id of a word that is one token, for real tokenizers with the space before it where there is such a token.
+
+        Raises ModelError for a word that is several (models of a world: the id of the unknown token)."""
+        if self.world is not None:
+            return self.tokenizer.convert_tokens_to_ids(word)
+        for text in (f" {word}", word) if word[:1].isalnum() else (word,):
+            ids = self.tokenizer(text, add_special_tokens=False).input_ids
+            if len(ids) == 1 and ids[0] != self.tokenizer.unk_token_id:
+                return int(ids[0])
+        ids = self.tokenizer(word, add_special_tokens=False).input_ids
+        raise ModelError(
+            f"{word!r} is {len(ids)} tokens of {self.name} ({', '.join(map(repr, self.words(ids)))}): choose one."
+        )
+
+    def words(self, ids: Iterable[int]) -> list[str]:
+        """Token ids as text, each on its own: ``" Austin"`` with the space that belongs to it."""
+        ids = [int(i) for i in ids]
+        if self.world is not None:
+            return self.tokenizer.convert_ids_to_tokens(ids)
+        return self.tokenizer.batch_decode([[i] for i in ids], clean_up_tokenization_spaces=False)
 
     def logits(self, tokens: Tensor) -> Tensor:
-        """Logits after the last of the token ids [position], as a tensor [d_vocab]."""
+        """Logits after the last of the token ids [position], as a tensor [d_vocab], float32 on the CPU."""
         import torch
 
         with torch.no_grad():
-            return self.replacement(tokens[None])[0, -1]
+            if self.backend == "nnsight":
+                return self.replacement._module(tokens[None].to(self.replacement.device)).logits[0, -1].float().cpu()
+            return self.replacement(tokens[None])[0, -1].float().cpu()
 
     def top(self, prompt: str, k: int = 10) -> list[tuple[str, float]]:
         """The k most likely next tokens with their probabilities."""
         p, i = self.logits(self.tokens(prompt)).softmax(-1).topk(k)
-        return list(zip(self.tokenizer.convert_ids_to_tokens(i.tolist()), p.tolist(), strict=True))
+        return list(zip(self.words(i.tolist()), p.tolist(), strict=True))
+
+
+def rounding(model: Any, logits: Tensor) -> float:
+    """How far two ways of computing the same ``logits`` may part by rounding alone: 32 units in the last place of their largest in
+    float32, 8 where the model computes in half precision (a unit is much larger there)."""
+    import torch
+
+    dtype = model.dtype if isinstance(model, Model) else getattr(getattr(model, "cfg", None), "dtype", logits.dtype)
+    eps = torch.finfo(dtype).eps
+    return (32 if eps < 1e-6 else 8) * eps * max(1.0, float(logits.abs().max()))
 
 
 def network(model: Any) -> Any:
@@ -96,31 +152,58 @@ def names() -> list[str]:
     return sorted(path.parent.name for path in WEIGHTS.glob("*/config.json"))
 
 
-def load(name: str = "atlas", transcoders: str = "plt", weights: str | Path | None = None) -> Model:
+def load(
+    name: str = "atlas", transcoders: str = "plt", weights: str | Path | None = None, *, dtype: Any = None,
+    device: str | None = None, offload: str | None = None, backend: str = "transformerlens", otherwise: str | None = None,
+) -> Model:  # fmt: skip
     """Load a model by name, with per-layer (``"plt"``) or cross-layer (``"clt"``) transcoders.
 
-    ``weights``: another folder that holds ``<name>/``, by default the package's own.
-    Raises ModelError if there is no such model, if it has no cross-layer transcoders or if a file is missing or damaged.
+    The models of ``names()`` are in the package. ``gemma-2-2b``, ``llama-3.2-1b``, ``qwen3-0.6b`` (to 14b), ``gpt2`` and every other name
+    that TransformerLens knows come from the Hugging Face Hub; what will be downloaded is said beforehand. A model without known
+    transcoders takes ``transcoders="owner/repository"``, or does without (lenses, attention, interventions; no ``trace``).
+
+    ``dtype``: by default bfloat16 on a GPU and float32 on a CPU. A T4 has no bfloat16 units: PyTorch computes it there in steps
+    through float32, correct but slower; float16 would overflow in Gemma. ``device``: the GPU where there is one; large models run on
+    a CPU only if asked for with ``"cpu"``. ``offload`` (``"cpu"``, ``"disk"``): where ``trace`` puts parts that it does not need at
+    the moment. ``backend="nnsight"`` runs Hub models that TransformerLens does not (``trace`` and ``top`` only; circuit-tracer 0.5 has no
+    remote execution, so neither has this). ``otherwise``: say in one sentence why the model cannot be had, and load this one instead.
+    ``weights``: another folder that holds ``<name>/`` of an embedded model.
+
+    Raises ModelError, one sentence with what to do: no such model or transcoders, a file missing or damaged, no token or licence, no
+    network, disk or memory.
     """
-    if transcoders not in ("plt", "clt"):
-        raise ModelError(f"There are no {transcoders!r} transcoders; choose 'plt' (per layer) or 'clt' (cross-layer).")
-    folder = Path(weights or WEIGHTS) / str(name)
-    if weights is None and name not in names():
-        close = difflib.get_close_matches(str(name), names(), n=1) or names()[:1]
-        raise ModelError(f"There is no model {name!r}: did you mean {close[0]!r}? Shipped are {', '.join(names())}.")
-    if str(name).startswith("scenes-"):
-        return import_module("mi_workshop.models.small").load_small(folder)
-    if transcoders == "clt" and (folder / "config.json").exists() and not (folder / "clt.safetensors").exists():
-        have = ", ".join(sorted(path.parent.name for path in folder.parent.glob("*/clt.safetensors")))
-        raise ModelError(
-            f"{name} has per-layer transcoders only: load it with 'plt', or another with 'clt' ({have or 'none here'})."
-        )
+    try:
+        return _load(str(name), transcoders, weights, dtype=dtype, device=device, offload=offload, backend=backend)
+    except ModelError as error:
+        if otherwise is None:
+            raise
+        print(f"{error} Going on with {otherwise}.")
+    return load(otherwise, device=device if device == "cpu" else None)
+
+
+def _load(name: str, transcoders: str, weights: str | Path | None, **options: Any) -> Model:
     collecting = gc.isenabled()
     gc.disable()  # the libraries' import makes millions of objects that stay: collecting meanwhile costs over a second
     try:
+        if weights is None and name not in names():
+            from mi_workshop.models.pretrained import load_pretrained
+
+            return load_pretrained(name, transcoders, **options)
+        folder = Path(weights or WEIGHTS) / name
+        if name.startswith("scenes-"):
+            return import_module("mi_workshop.models.small").load_small(folder)
+        if transcoders not in ("plt", "clt"):
+            raise ModelError(
+                f"There are no {transcoders!r} transcoders; choose 'plt' (per layer) or 'clt' (cross-layer)."
+            )
+        if transcoders == "clt" and (folder / "config.json").exists() and not (folder / "clt.safetensors").exists():
+            have = ", ".join(sorted(path.parent.name for path in folder.parent.glob("*/clt.safetensors")))
+            raise ModelError(
+                f"{name} has per-layer transcoders only: load it with 'plt', or another with 'clt' ({have or 'none here'})."
+            )
         from mi_workshop.models.embedded import load_embedded
 
-        return load_embedded(folder, transcoders)
+        return load_embedded(folder, transcoders, options["device"] or "cpu", options["dtype"])
     finally:
         if collecting:
             gc.enable()

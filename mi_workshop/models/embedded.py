@@ -103,7 +103,7 @@ def transcoder_object(kind: str, t: dict[str, Tensor], scan: str) -> TranscoderS
     return TranscoderSet(layers, scan=scan, **HOOKS)
 
 
-def load_embedded(folder: Path, transcoders: str) -> Model:
+def load_embedded(folder: Path, transcoders: str, device: str = "cpu", dtype: torch.dtype | None = None) -> Model:
     """Read the model in ``folder``: config.json, tokenizer.json, model.safetensors, <transcoders>.safetensors."""
     config = HookedTransformerConfig.from_dict(
         read_json(folder / "config.json") | {"init_weights": False, "device": "cpu"}
@@ -135,6 +135,9 @@ def load_embedded(folder: Path, transcoders: str) -> Model:
             raise KeyError((lost + unexpected)[0])
     except (KeyError, RuntimeError) as error:
         raise ModelError(f"The weights in {folder} do not fit together ({error}): install mi-workshop again.") from None
+    for moved in (dtype, None if device == "cpu" else device):
+        if moved is not None:
+            replacement.to(moved, print_details=False)
     replacement.tokenizer, replacement.cfg.tokenizer_name = tokenizer, str(folder)
 
     def read_features() -> Any:

@@ -1,4 +1,4 @@
-"""Notebook 06_attribution_graphs: the count of features that languages share, and the exercises."""
+"""Notebook 06_attribution_graphs: what languages share, two graphs in numbers, and the exercises."""
 
 from __future__ import annotations
 
@@ -32,6 +32,33 @@ def shared_features(model: Any, position: int = -2) -> Any:
 
 def _jaccard(a: Any, b: Any) -> list[float]:
     return ((a & b).sum(1) / (a | b).sum(1).clamp(min=1)).tolist()
+
+
+def beside(**graphs: Any) -> Any:
+    """Graphs in numbers, one column each, as a DataFrame: what is in them, and how much of the way from the words to the answer they
+    explain: all of it, and the twenty most influential features alone (``scores_of``). Graphs from files were often pruned before."""
+    import pandas as pd
+
+    from mi_workshop.circuits.graph import ERROR, FEATURE
+
+    out = {}
+    for name, g in graphs.items():
+        of_kind = g.nodes.feature_type.value_counts()
+        features = g.nodes[g.nodes.feature_type == FEATURE].sort_values("influence")
+        few = g.scores_of(features.node_id.head(20))
+        out[name] = {
+            "first answer": f"{g.top.token[0].strip()} {g.top.prob[0]:.0%}",
+            "tokens": len(g.tokens),
+            "layers": int(features.layer.max()) + 1,
+            "features": len(features),
+            "of them labelled": int((features.label.str.strip() != "").sum()),
+            "error nodes": int(of_kind.get(ERROR, 0)),
+            "left to errors": f"{1 - g.scores.replacement:.0%}",
+            "completeness": f"{g.scores.completeness:.2f}",
+            "20 features alone": f"{few.replacement:.0%}",
+            "answer key": "yes" if getattr(g.model, "world", None) is not None else "no",
+        }
+    return pd.DataFrame(out)
 
 
 @cache
@@ -110,7 +137,7 @@ add(
         difficulty="hard",
         statement=(
             "Find a two-step question (*Fact: the ... of the state containing ... is*, or *country*) whose strongest chain does **not** begin at "
-            "the city, and put the prompt into `question`. You may take one from the search, or better, find another."
+            "the city, and put the prompt into `strange_question`. You may take one from the search, or better, find another."
         ),
         expect="a graph in which the city is not where the strongest chain starts.",
         hints=(
@@ -125,6 +152,33 @@ add(
             (lambda value: True, "That is no two-step question of this world."),
         ),
         why="The strongest chain is only the strongest: here the question alone pushes hardest, whatever the city adds.",
-        solution='question = "Fact: the continent of the country containing Salta is"',
+        solution='strange_question = "Fact: the continent of the country containing Salta is"',
+    ),
+    Exercise(
+        name="a path, tested",
+        minutes=10,
+        difficulty="hard",
+        statement=(
+            "In `own` (Gemma's graph where there was a network, Atlas's otherwise) choose a path that surprises you, and take the features on "
+            "it out: `tested = own.ablate([...])`. Say beforehand what the controls must show."
+        ),
+        expect="the answer falls, and falls by less under every random set of features.",
+        hints=(
+            "own.show(): click a node; the arrows up and down walk along its strongest links.",
+            "Choose features of one token: own.nodes[own.nodes.ctx_idx == ...].sort_values('influence').",
+            "If the random sets hurt as much, the path was not needed: that is a result too, but try another.",
+        ),
+        right=lambda value: bool(value.random_probs) and value.prob < min(value.random_probs),
+        wrong=(
+            (lambda value: isinstance(value, (str, list)), "Run it: own.ablate(...) gives the result that is asked for."),
+            (lambda value: not value.random_probs, "There are no random sets to compare with: nothing can be said."),
+            (lambda value: value.prob >= value.before[0]["prob"], "The answer did not fall: this path is not needed."),
+            (lambda value: True, "Some random set hurts the answer as much: it may be the push and not the path."),
+        ),
+        why="It hurts more than every random set did: evidence that these features are needed here, for this prompt and no other.",
+        solution=(
+            "city = own.nodes[(own.nodes.ctx_idx == len(own.tokens) - 2) & own.nodes.activation.notna()]\n"
+            "tested = own.ablate(city.sort_values('influence').node_id.head(5).tolist())"
+        ),
     ),
 )  # fmt: skip

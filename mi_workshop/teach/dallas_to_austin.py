@@ -1,13 +1,65 @@
-"""The exercises of notebook 07_dallas_to_austin."""
+"""Notebook 07_dallas_to_austin: the published interventions on Gemma asked of Atlas too, and the exercises."""
 
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 from .exercises import Exercise, add, world
 
 DALLAS = "Fact: the capital of the state containing Dallas is"
 ABBREVIATION = "Fact: the abbreviation of the state containing Dallas is"
+
+
+def on_atlas(model: Any) -> Any:
+    """The published experiment (``circuits.published``) with the supernodes of an Atlas model in place of Gemma's: the features whose
+    computed label names the concept, at the word itself or, for places, wherever they are active. Atlas knows no territories, and only
+    the rows whose supernodes it has remain."""
+    import mi_workshop as mi
+    from mi_workshop.circuits.published import PROMPT, PUBLISHED, Published
+
+    def nodes(prompt: str, concept: str) -> list[str]:
+        place, found = concept in model.world.places, []
+        for label, ids in mi.trace(model, prompt).supernodes.items():
+            what, word = label.split(" @")
+            if concept in what.strip("'").split(" / ") and (place or word == concept):
+                found += ids
+        return found
+
+    own = {label: nodes(PROMPT, label) for label in PUBLISHED.supernodes}
+    donors = {
+        label: (prompt, nodes(prompt, label))
+        for label, (prompt, _) in PUBLISHED.donors.items()
+        if label in model.world.places
+    }
+    rows = [r for r in PUBLISHED.rows if all(own[k] for k in r.own) and (not r.donor or r.donor in donors)]
+    return Published({k: ids for k, ids in own.items() if ids}, donors, rows)
+
+
+def published_beside(model: Any, gemma: Any = None, n_random: int = 100) -> Any:
+    """The published interventions on Gemma-2-2B beside the same on an Atlas model, and on ``gemma`` where that has the features; a
+    DataFrame. ``random`` is how often a random change of the same number, place and size loses as much of the own answer: the column
+    that the publication lacks."""
+    import pandas as pd
+
+    from mi_workshop.circuits.published import PUBLISHED, reproduce
+    from mi_workshop.models import ModelError
+
+    columns = {"Gemma, published": pd.Series({row.name: _top(row.top) for row in PUBLISHED.rows})}
+    here = {"Atlas": reproduce(model, on_atlas(model), n_random)}
+    if gemma is not None and gemma.world is None:
+        try:
+            here["Gemma, here"] = reproduce(gemma, n_random=n_random)
+        except ModelError as error:
+            print(error)
+    for name, table in here.items():
+        columns[name] = table.own.map(lambda words: ", ".join(words.split(", ")[:3]))
+        columns[f"random ({name})"] = table.p_random.round(2)
+    return pd.DataFrame(columns).reindex(columns["Gemma, published"].index).fillna("")
+
+
+def _top(pairs: list[tuple[str, float]]) -> str:
+    return ", ".join(f"{token} {p:.0%}" for token, p in pairs[:3])
 
 
 @cache

@@ -2,7 +2,7 @@
 
 The picture is drawn by ``graph_view.js`` (an ES module without dependencies); all state lives in traits, so that a view can
 be rebuilt, two views of one graph stay in step, and Python can move what is shown. ``clicked`` and ``interventions`` are
-answered here; what they compute is in ``circuits.act``.
+answered here; what they compute is in ``circuits.live``.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ import numpy as np
 import traitlets as t
 
 from mi_workshop.circuits.graph import ERROR, FEATURE, LOGIT, TOKEN, AttributionGraph, end_name, inside
+from mi_workshop.circuits.live import NO_MODEL
 from mi_workshop.files import write_text
 from mi_workshop.widgets.view import HERE, View
 
 OPENING = 100  # a larger graph opens with at most so many nodes besides tokens and answers; the slider shows the others
 REMEMBERED = 20  # details kept for nodes clicked before
-NO_MODEL = "This graph was read from a file: there is no model to act on. Trace a prompt to get one that has."
 
 
 class GraphView(View):
@@ -74,10 +74,10 @@ class GraphView(View):
         node = self._graph.nodes[self._graph.nodes.node_id == change.new]
         if self._graph.model is None or not len(node) or node.feature_type.iloc[0] != FEATURE:
             return
-        from mi_workshop.circuits import feature_page
+        from mi_workshop.circuits import live
 
         try:
-            text = feature_page.detail_html(self._graph.model, int(node.layer.iloc[0]), int(node.feature.iloc[0]))
+            text = live.detail(self._graph, int(node.layer.iloc[0]), int(node.feature.iloc[0]))
         except Exception as error:  # whatever it is, the reader must see it: nothing else shows a callback's errors
             text = f"<p>{html.escape(f'The details cannot be shown: {error}')}</p>"
         kept = {i: self.details[i] for i in [i for i in self.details if i != change.new][1 - REMEMBERED :]}
@@ -85,9 +85,9 @@ class GraphView(View):
 
     def _list_swaps(self, change: Any = None) -> None:
         if self.can_act:
-            from mi_workshop.circuits.act import choices
+            from mi_workshop.circuits import live
 
-            self.swaps = choices(self._graph.model, self._graph.prompt, self.supernodes)
+            self.swaps = live.swaps(self._graph, self.supernodes)
 
     def _act(self, change: Any = None) -> None:
         """New answers at once; the controls follow while the kernel has nothing better to do, or until the next change."""
@@ -101,12 +101,10 @@ class GraphView(View):
             self.answers = _answers(self.answers.get("before", []), error=self.meta["why"])
             return
         try:
-            from mi_workshop.circuits import act
+            from mi_workshop.circuits import live
 
-            action = act.combine(self._graph.model, self._graph.prompt, self.interventions)
-            before, after = act.answers(self._graph.model, action)
-            self.answers = _answers(before, after, expected=action.expected, running=True)
-            portions = act.controls(self._graph.model, action)
+            before, after, expected, portions = live.begin(self._graph, self.interventions)
+            self.answers = _answers(before, after, expected=expected, running=True)
         except Exception as error:  # the reader must see it: nothing else shows a callback's errors
             self.answers = _answers(self.answers.get("before", []), error=_sentence(error))
             return

@@ -1,13 +1,14 @@
 # %% [markdown] slideshow={"slide_type": "slide"}
 # # Attribution graphs
 #
-# > **30 minutes, and 20 for the exercises. Runs offline on two CPU cores in {measured}; needs neither token nor GPU.**
+# > **40 minutes, and 30 for the exercises. Runs offline on two CPU cores in {measured}; needs neither token nor GPU.**
 # >
 # > Afterwards you can
 # > - say how hidden activations become features, and features a graph;
 # > - judge a feature by everything that fires it, not by its best examples;
 # > - work in a graph: search, group, prune, and read off what is hidden;
-# > - compare two graphs, and tell a surprising path from a misleading label.
+# > - compare two graphs, and tell a surprising path from a misleading label;
+# > - do the same on Gemma, hosted or on a GPU, and say what you can no longer know there.
 
 # %% tags=["setup"]
 import mi_workshop as mi
@@ -211,6 +212,74 @@ mi.ablate(model, prompt, ranked.head(10).tolist())
 {g.prompt: round(1 - g.scores.replacement, 3) for g in (graph, copying, french)}
 
 # %% [markdown] slideshow={"slide_type": "slide"}
+# ## The same on a large model
+#
+# Everything so far was Atlas: four layers, and a text that we know word by word. Now **Gemma-2-2B**: 26
+# layers, and a text that nobody outside has seen. Its graph of our question has been published on
+# [Neuronpedia](https://www.neuronpedia.org). The next cell fetches it and keeps it on this machine. Where there is no network,
+# one sentence says so and the graph of Atlas stands in. (What the cells of this part show depends on what you have, so this copy
+# stores nothing for them: run them.)
+#
+# **Predict:** what do you expect at *Dallas*? In which layers?
+
+# %% tags=["unstored"] slideshow={"slide_type": "slide"}
+published = mi.hosted.graph("gemma-2-2b", "gemma-fact-dallas-austin", otherwise=graph)
+published.show()
+
+# %% [markdown]
+# **Look:** are the steps the same? Click a feature: Neuronpedia knows texts that make it fire and what a language model wrote about
+# them. The groups were made by people, who had seen the graph.
+#
+# ## What differs
+#
+# **Predict:** which graph leaves more to errors? How far do twenty features go in each?
+
+# %% tags=["unstored"] slideshow={"slide_type": "slide"}
+from mi_workshop.teach.attribution_graphs import beside
+
+beside(atlas=graph, published=published)
+
+# %% [markdown]
+# | lesson | on Atlas | on Gemma |
+# |---|---|---|
+# | judge a feature by everything that fires it | the whole training text | the examples that somebody stored |
+# | a label can be wrong | scored against the world | a guess, by a person or a model |
+# | count what is left to errors | few percent | a third to a half: a path may run where nothing is drawn |
+# | influence is not need: set it to zero, beside random ones | a hundred random sets | the same with a GPU; three, hosted |
+# | was it learned by rote? | we know what was held out | nobody can say |
+#
+# The second step, *is the path used?*, carries over unchanged:
+
+# %% tags=["unstored"] slideshow={"slide_type": "slide"}
+texas = next(ids for label, ids in published.supernodes.items() if "Texas" in label)
+published.ablate(texas)
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ## Your own prompts on Gemma
+#
+# With a network Neuronpedia traces up to 64 tokens for you, in about half a minute. The graph is public there.
+#
+# **Predict:** what will this graph share with the published one?
+
+# %% tags=["unstored"] slideshow={"slide_type": "slide"}
+question = "Fact: The capital of the state containing Oakland is"
+own = mi.hosted.generate("gemma-2-2b", question, otherwise=oakland)
+mi.compare(published, own)
+
+# %% [markdown]
+# With a GPU and a Hugging Face token (on Colab: a T4, and the secret `HF_TOKEN`) Gemma itself runs here, and the same line that
+# loaded Atlas loads it. It says beforehand what it downloads and how long that takes; without a GPU Atlas goes on.
+
+# %% tags=["unstored"] slideshow={"slide_type": "slide"}
+gemma = mi.load("gemma-2-2b", otherwise="atlas")
+traced = mi.trace(gemma, question.replace("The", "the"))
+print(traced.describe())
+
+# %% [markdown]
+# From here every cell of this notebook can be run again on `gemma`: trace, prune, compare, ablate. What cannot be asked
+# any more is *is it right?*
+
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ## Your turn
 
 # %%
@@ -244,12 +313,25 @@ check("an odd label", node_id)
 # a strange path
 
 # %%
-question = ...
+strange_question = ...
 # solution
-question = "Fact: the continent of the country containing Salta is"
+strange_question = "Fact: the continent of the country containing Salta is"
 
 # %%
-check("a strange path", question)
+check("a strange path", strange_question)
+
+# %% [markdown] tags=["exercise"]
+# a path, tested
+
+# %%
+tested = ...
+# solution
+city = own.nodes[(own.nodes.ctx_idx == len(own.tokens) - 2) & own.nodes.activation.notna()]
+tested = own.ablate(city.sort_values("influence").node_id.head(5).tolist())
+tested
+
+# %%
+check("a path, tested", tested)
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Key points

@@ -127,7 +127,7 @@ def lab(chromium, tmp_path_factory):
         "IPYTHONDIR": "ipython", "JUPYTERLAB_SETTINGS_DIR": "settings", "JUPYTERLAB_WORKSPACES_DIR": "workspaces",
     }  # fmt: skip
     environment = os.environ | {name: str(home / place) for name, place in private.items()}
-    environment |= {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "JUPYTER_NO_CONFIG": ""}
+    environment |= {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "MI_WORKSHOP_OFFLINE": "1", "JUPYTER_NO_CONFIG": ""}
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
