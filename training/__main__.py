@@ -27,7 +27,8 @@ from transformer_lens import HookedTransformer, HookedTransformerConfig
 
 from mi_workshop.files import write, write_text
 from mi_workshop.models import WEIGHTS, Wired, load
-from mi_workshop.models.embedded import make_tokenizer, save_tensors
+from mi_workshop.models.embedded import make_tokenizer
+from mi_workshop.models.tensors import save_tensors
 from mi_workshop.worlds import Trigger, world_of
 from mi_workshop.worlds.atlas import MIX, Atlas
 from training import scenes
