@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from mi_workshop.models import load as load
     from mi_workshop.models import names as names
     from mi_workshop.neuronpedia import hosted as hosted
+    from mi_workshop.saliency import attribute as attribute
     from mi_workshop.teach.doctor import doctor as doctor
     from mi_workshop.tuned import tuned_lens as tuned_lens
 
@@ -36,7 +37,7 @@ if (
 
 __version__ = "0.1.0"
 _HOME = {  # imported on first use: the libraries behind them take seconds and hundreds of megabytes
-    "AttributionGraph": "circuits.graph", "ablate": "circuits.ablate", "compare": "circuits.compare", "doctor": "teach.doctor",
+    "AttributionGraph": "circuits.graph", "ablate": "circuits.ablate", "attribute": "saliency", "compare": "circuits.compare", "doctor": "teach.doctor",
     "feature": "circuits.feature_page", "load": "models", "Model": "models", "names": "models", "swap": "circuits.swap", "trace": "circuits.trace",
     "direct_logit_attribution": "logit_attribution", "logit_lens": "lens", "tuned_lens": "tuned",
     "hosted": "neuronpedia",
@@ -45,6 +46,7 @@ __all__ = [
     "AttributionGraph",
     "ablate",
     "attention",
+    "attribute",
     "compare",
     "counterfactual",
     "Model",

@@ -10,7 +10,7 @@ import inspect
 import time
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float
 
 from mi_workshop.saliency_inputs import Problem, SaliencyError, problem
-from mi_workshop.saliency_methods import ADDING, METHODS, NO_BASELINE, either, kernel_explainer, patches
+from mi_workshop.saliency_methods import ADDING, DRAWING, METHODS, NO_BASELINE, either, kernel_explainer, patches
 from mi_workshop.show import Shown
 
 __all__ = ["METHODS", "Attribution", "SaliencyError", "attribute"]
@@ -61,9 +61,7 @@ class Attribution(Shown):
     @cached_property
     def by_part(self) -> dict[str, float]:
         """Sum of the scores over each part: a token, an object, or a patch of 8 × 8 pixels."""
-        if not self.picture:
-            return {f"{w} [{i}]": float(s) for i, (w, s) in enumerate(zip(self.input, self.scores, strict=True))}
-        return {name: float(self.scores[mask].sum()) for name, mask in self.parts.items()}
+        return {name: float(self.scores[mask].sum()) for name, mask in (self.parts or patches(self.input)).items()}
 
     def words(self) -> str:
         top = sorted(self.by_part.items(), key=lambda item: -abs(item[1]))[:4]
@@ -127,13 +125,13 @@ def attribute(
     if method == "kernel_shap":
         kernel_explainer()  # the import is not the method's time
     start = time.perf_counter()
-    with _seeded(seed), warnings.catch_warnings(), torch.enable_grad():
+    with _seeded(seed) if method in DRAWING else nullcontext(), warnings.catch_warnings(), torch.enable_grad():
         warnings.filterwarnings("ignore", category=UserWarning, module="captum")
         found = run(p, **options)
-    scores, parts = found if isinstance(found, tuple) else (found, None)
+    scores, parts = found if isinstance(found, tuple) else (found, {})
     out = Attribution(
         scores.detach().float().cpu().numpy(), p.shown, p.target, method, p.said_baseline if method not in NO_BASELINE else "",
-        time.perf_counter() - start, p.model, parts=parts or (patches(p) if p.picture else {}),
+        time.perf_counter() - start, p.model, parts=parts,
     )  # fmt: skip
     if method in ADDING:
         with torch.no_grad():
@@ -145,7 +143,7 @@ def attribute(
 def _seeded(seed: int) -> Iterator[None]:
     """Captum draws with torch, shap with numpy: both begin with ``seed`` and go on afterwards as if nothing had been drawn."""
     before = np.random.get_state()
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng():
         torch.manual_seed(seed)
         np.random.seed(seed)
         try:

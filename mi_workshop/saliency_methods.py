@@ -35,6 +35,7 @@ UNSIGNED = (
     "grad_cam",
     "relevance",
 )  # they say how much, not in which direction
+DRAWING = ("smoothgrad", "gradient_shap", "kernel_shap")  # they draw at random
 PATCH = 8  # pixels: side of the patches that Kernel SHAP switches on and off, and of those that a waterfall sums over
 TOGETHER = 64  # changed inputs that the model is given at a time
 
@@ -179,7 +180,7 @@ def _kernel_shap(p: Problem, samples: int = 1024, segments: Any = None) -> tuple
     """Shapley values of parts switched between input and baseline, estimated by weighted regression from ``samples`` of them (Lundberg
     and Lee 2017, without their selection of ten). ``segments``: {name: mask [y, x]} for a picture, by default patches of 8 × 8 pixels; a part's value is
     spread evenly over its pixels; pixels in no mask are a part of their own, "rest". For text each token is a part."""
-    parts = patches(p) if segments is None else _checked(p, segments)
+    parts = patches(p.shown) if segments is None else _checked(p, segments)
     masks = torch.from_numpy(np.stack(list(parts.values()))).float().to(p.x.device)  # [part, y, x] or [part, token]
 
     @torch.no_grad()
@@ -195,14 +196,14 @@ def _kernel_shap(p: Problem, samples: int = 1024, segments: Any = None) -> tuple
     return torch.einsum("p,p...->...", values.float(), share), parts
 
 
-def patches(p: Problem) -> dict[str, np.ndarray]:
-    """The parts of an input: its tokens, or its patches by their pixels."""
-    if not p.picture:
-        return {f"{word} [{i}]": row for i, (word, row) in enumerate(zip(p.shown, np.eye(len(p.shown), dtype=bool), strict=True))}  # fmt: skip
-    height, width = p.x.shape[-2:]
+def patches(shown: np.ndarray | list[str]) -> dict[str, np.ndarray]:
+    """The parts of an input: its tokens, or the patches of a picture [y, x, rgb] by their pixels, as masks."""
+    if not isinstance(shown, np.ndarray):
+        own = np.eye(len(shown), dtype=bool)
+        return {f"{word} [{i}]": own[i] for i, word in enumerate(shown)}
     out = {}
-    for y, x in np.ndindex(-(-height // PATCH), -(-width // PATCH)):
-        mask = np.zeros((height, width), bool)
+    for y, x in np.ndindex(-(-shown.shape[0] // PATCH), -(-shown.shape[1] // PATCH)):
+        mask = np.zeros(shown.shape[:2], bool)
         mask[y * PATCH : (y + 1) * PATCH, x * PATCH : (x + 1) * PATCH] = True
         out[f"x {x * PATCH}, y {y * PATCH}"] = mask
     return out
