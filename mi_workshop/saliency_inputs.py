@@ -32,11 +32,13 @@ class SaliencyError(ValueError):
 
 
 class Scalar(nn.Module):
-    """``run`` as a module: Guided Backpropagation and Grad-CAM look for layers in ``parts``, which the input passes."""
+    """``run`` as a module. ``parts``: the submodules of ``root`` that the input passes, in order (by default all of them): there methods look for the
+    layers that they need."""
 
-    def __init__(self, run: Callable[[Tensor], Tensor], *parts: nn.Module) -> None:
+    def __init__(self, run: Callable[[Tensor], Tensor], root: nn.Module, *names: str) -> None:
         super().__init__()
-        self.run, self.parts = run, nn.ModuleList(parts)
+        self.run = run
+        self.parts = nn.ModuleDict({n: m for n, m in root.named_children() if not names or n in names})
 
     def forward(self, x: Tensor) -> Float[Tensor, " row"]:
         return self.run(x)
@@ -142,7 +144,9 @@ def _query_pixels(model: ImageTextModel, picture: Any, query: str, baseline: Any
     x, base, shown, said = _pixels(model, picture, baseline)
     clip: Any = model.module
     toward = clip.encode_text(model.tokens(query))[0]
-    forward = Scalar(lambda pixels: clip.encode_image(pixels) @ toward, clip.stem, clip.visual)
+    forward = Scalar(
+        lambda pixels: clip.encode_image(pixels) @ toward, clip, "stem", "visual", "visual_norm", "visual_out"
+    )
     patterns = [block.attn.pattern for block in clip.visual]
     return Problem(forward, x, base, shown, f"likeness to {query!r}", model.name, said, patterns, [0], True)
 
@@ -191,7 +195,7 @@ def _query_words(model: ImageTextModel, query: str, picture: Any, baseline: Any)
     run = _embedded(clip, "words", lambda rows: clip.encode_text(tokens.expand(rows, -1)) @ toward)
     patterns = [block.attn.pattern for block in clip.textual]
     words, said_target = model.world.words(query), "likeness to the picture"
-    forward = Scalar(run, clip.textual)
+    forward = Scalar(run, clip, "textual", "textual_norm", "textual_out")
     return Problem(forward, x, base, words, said_target, model.name, said, patterns, list(range(len(words))))
 
 
@@ -262,5 +266,5 @@ def _continued(model: Any, prompt: Any, target: Any, baseline: Any) -> Problem:
     said_target = "logit of " + " minus ".join(map(vocabulary.name, k))
     patterns = [block.attn.hook_pattern for block in net.blocks]
     name = getattr(model, "name", None) or net.cfg.model_name
-    forward = Scalar(_embedded(net, "hook_embed", logit), net.blocks)
+    forward = Scalar(_embedded(net, "hook_embed", logit), net, "blocks", "ln_final", "unembed")
     return Problem(forward, x, base, words, said_target, name, said, patterns, [len(words) - 1])

@@ -101,7 +101,7 @@ def _guided_backprop(p: Problem) -> Tensor:
 def _grad_cam(p: Problem, layer: str | None = None) -> Tensor:
     """Feature maps of ``layer`` (a convolution's or ReLU's name; by default the last), weighted by their mean gradients, where positive
     (Selvaraju et al. 2017). Without convolutions: the last attention layer's pattern times its gradient, where positive, read like ``relevance``."""
-    maps = {n: m for part in p.forward.parts for n, m in part.named_modules() if isinstance(m, nn.Conv2d | nn.ReLU)}
+    maps = {n: m for n, m in p.forward.parts.named_modules() if isinstance(m, nn.Conv2d | nn.ReLU)}
     last = max((i for i, m in enumerate(maps.values()) if isinstance(m, nn.Conv2d)), default=-1)
     if layer is not None and layer not in maps:
         have = f"it has {', '.join(maps)}" if maps else "it has no convolutions"

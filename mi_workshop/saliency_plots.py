@@ -15,6 +15,7 @@ from mi_workshop.saliency_methods import UNSIGNED
 
 if TYPE_CHECKING:
     from mi_workshop.saliency import Attribution
+    from mi_workshop.saliency_keys import Key
 
 LINE = 11  # tokens in a line
 
@@ -102,5 +103,21 @@ def draw_waterfall(a: Attribution, top: int) -> Figure:
     ax.set_xlim(low - 0.05 * (high - low), high + 0.14 * (high - low))
     ax.set_xlabel(f"{a.target}: {a.base:.2f} at the baseline {a.baseline!r}, {a.output:.2f} for the input".replace("-", "−"), fontsize=11, parse_math=False)  # fmt: skip
     ax.set_title(f"{a.method} ({a.model})", fontsize=12, loc="left", parse_math=False)
+    open_frames(ax)
+    return figure
+
+
+def draw_key(key: Key) -> Figure:
+    """A bar for each part: how much its substitution changes the number; a star marks what should matter."""
+    table = key.table[::-1]
+    figure = new_figure(7.5, 0.34 * len(table) + 1.4)
+    ax = figure.add_subplot()
+    names = [f"★ {_short(n, 30)}" if m else _short(n, 30) for n, m in zip(table.index, table.matters, strict=True)]
+    for hatch, wanted in (("", True), ("///", False)):
+        rows = np.flatnonzero(table.matters.to_numpy() == wanted)
+        ax.barh(rows, table.effect.to_numpy()[rows], 0.7, color=BLUE if wanted else ORANGE, edgecolor=INK, hatch=hatch)
+    ax.set_yticks(range(len(table)), names, fontsize=11, parse_math=False)
+    ax.set_xlabel(_short(f"mean change of the {key.target}", 60), fontsize=11, parse_math=False)
+    ax.set_title(f"{key.model}: what matters to it  ·  ★ what should", fontsize=12, loc="left", parse_math=False)
     open_frames(ax)
     return figure
