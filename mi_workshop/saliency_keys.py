@@ -136,7 +136,7 @@ def _tokens(model: Any, p: Problem, input: Any, target: Any) -> Iterator[tuple[b
                 each = [problem(model, q, target) for q in others]
                 yield i in passage.evidence, np.array([float(q.forward(q.x)) for q in each])
             else:
-                yield i in passage.evidence, model.module.embed(model.tokens(queries)[0]) if queries else np.zeros(0)
+                yield i in passage.evidence, model.module.embed(model.tokens(others)[0]) if others else np.zeros(0)
     elif isinstance(model, ImageTextModel):
         for i, word in enumerate(words):
             queries = [" ".join([*words[:i], w, *words[i + 1 :]]) for group in WORDS if word in group for w in group if w != word]  # fmt: skip

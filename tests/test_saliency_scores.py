@@ -78,6 +78,10 @@ def test_a_perfect_map_is_scored_as_perfect(shortcut):
     found = agreement(given(perfect), key)
     assert found["found"] == pytest.approx(found["tau"]) == 1 and pointing(given(perfect), scene.cue_mask)
     assert agreement(given(1 / (perfect + 1e-9) * key.masks["background"]), key)["found"] == 0
+    patch = np.zeros((64, 64))
+    patch[8:16, 8:16] = 1  # its first pixel is not in the mask, its centre is
+    assert pointing(given(patch), np.pad(np.ones((4, 4), bool), ((10, 50), (10, 50))))
+    assert not pointing(given(np.ones((64, 64))), np.ones((64, 64), bool))
     assert mass(given(np.where(scene.cue_mask, 2.0, -1.0)), scene.cue_mask) == 1
 
 
