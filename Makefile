@@ -12,10 +12,9 @@ demo: $(STAMP)  ## trace Dallas → Texas → Austin and swap Texas for Californ
 	@$(BIN)/mi-workshop demo
 
 test: export HF_HUB_OFFLINE = 1
-test: export MI_WORKSHOP_OFFLINE = 1
 test: $(STAMP)  ## every test, then every notebook
 	$(BIN)/python -m pytest
-	$(BIN)/python -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=60 notebooks
+	MI_WORKSHOP_OFFLINE=1 $(BIN)/python -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=60 notebooks
 
 lab: $(STAMP)  ## open the notebooks
 	$(BIN)/jupyter lab notebooks
