@@ -45,11 +45,14 @@ def main() -> None:
 
 
 def _load(name: str) -> Any:
-    from mi_workshop.models import load, names
+    from mi_workshop.models import ModelError, load, names
 
     if name in names():  # nothing of an embedded model is anywhere else
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    return load(name)
+    model = load(name)
+    if not hasattr(model, "tokenizer"):
+        raise ModelError(f"{name} looks at pictures: this command needs a language model, such as atlas.")
+    return model
 
 
 model_option = click.option("--model", default="atlas", show_default=True, help="Which model to look into.")

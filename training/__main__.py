@@ -4,6 +4,7 @@ In order: the language model, its per-layer and cross-layer transcoders, the tab
 figures (on validation) and the model card. Everything is seeded; an interrupted run goes on from its last checkpoint.
 ``--test`` opens the test strata, which is done once, for the card of a release. ``--seed 1 --out FOLDER`` trains another
 seed into FOLDER, without cross-layer transcoders, and writes its figures to ``training/seeds/``, from where the card takes them.
+The models of Scenes (``python -m training scenes-cnn``) have their own recipes in ``training/scenes.py``.
 """
 
 from __future__ import annotations
@@ -26,9 +27,11 @@ from transformer_lens import HookedTransformer, HookedTransformerConfig
 
 from mi_workshop.files import write, write_text
 from mi_workshop.models import WEIGHTS, Wired, load
-from mi_workshop.models.embedded import make_tokenizer, save_tensors
+from mi_workshop.models.embedded import make_tokenizer
+from mi_workshop.models.tensors import save_tensors
 from mi_workshop.worlds import Trigger, world_of
 from mi_workshop.worlds.atlas import MIX, Atlas
+from training import scenes
 from training.interchange import Interchanges, draw_subspace
 from training.recipes import RECIPES, Recipe
 from training.transcoders import activations, tensors, train_transcoders
@@ -207,12 +210,16 @@ def transcoder_text(world: Atlas, recipe: Recipe, n_batches: int = 80) -> Iterat
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", choices=RECIPES)
+    parser.add_argument("name", choices=[*RECIPES, *scenes.RECIPES])
     parser.add_argument("--seed", type=int, help="another seed than the one that ships: needs --out")
     parser.add_argument("--out", type=Path, default=WEIGHTS, help="folder in which <name>/ is written")
     parser.add_argument("--only", choices=["model", "plt", "clt", "features", "card"], help="one stage of the run")
     parser.add_argument("--test", action="store_true", help="open the test strata for the card")
     args = parser.parse_args()
+    if args.name in scenes.RECIPES:
+        if args.seed is not None or args.only not in (None, "model", "card"):
+            parser.error("the models of Scenes have one seed, and two stages: model and card")
+        return scenes.run(args.name, args.out, args.only, args.test)
     shipped, world = RECIPES[args.name], world_of(args.name)
     recipe = shipped if args.seed is None else replace(shipped, seed=args.seed)
     if recipe != shipped and args.out == WEIGHTS:

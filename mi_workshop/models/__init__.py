@@ -6,6 +6,7 @@ import gc
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -189,6 +190,8 @@ def _load(name: str, transcoders: str, weights: str | Path | None, **options: An
 
             return load_pretrained(name, transcoders, **options)
         folder = Path(weights or WEIGHTS) / name
+        if name.startswith("scenes-"):
+            return import_module("mi_workshop.models.small").load_small(folder)
         if transcoders not in ("plt", "clt"):
             raise ModelError(
                 f"There are no {transcoders!r} transcoders; choose 'plt' (per layer) or 'clt' (cross-layer)."

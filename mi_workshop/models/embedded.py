@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,47 +11,17 @@ from circuit_tracer.replacement_model.replacement_model_transformerlens import T
 from circuit_tracer.transcoder.activation_functions import JumpReLU
 from circuit_tracer.transcoder.cross_layer_transcoder import CrossLayerTranscoder
 from circuit_tracer.transcoder.single_layer_transcoder import SingleLayerTranscoder, TranscoderSet
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformer_lens import HookedTransformerConfig
 from transformers import PreTrainedTokenizerFast
 
-from mi_workshop.files import write
 from mi_workshop.models import Model, ModelError, Wired
+from mi_workshop.models.tensors import read_json, read_tensors
 from mi_workshop.worlds import Atlas, world_of
 
 # circuit-tracer's models tidy their hooks when they are deleted; while Python shuts down that only prints a traceback.
 atexit.register(delattr, TransformerLensReplacementModel, "__del__")
 HOOKS = {"feature_input_hook": "mlp.hook_in", "feature_output_hook": "mlp.hook_out"}
-
-
-def save_tensors(path: Path, tensors: dict[str, Tensor], half: bool = True) -> None:
-    """Save as safetensors, in half precision where asked."""
-    kept = {k: (v.half() if half and v.is_floating_point() else v).contiguous() for k, v in tensors.items()}
-    write(path, lambda p: save_file(kept, p))
-
-
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Load safetensors as float32; ModelError names a missing or damaged file."""
-    if not path.exists():
-        raise ModelError(f"The weights file {path} is missing: install mi-workshop again, or train it: {_train(path)}.")
-    try:
-        return {k: v.float() if v.is_floating_point() else v for k, v in load_file(path).items()}
-    except Exception as error:
-        raise ModelError(
-            f"The weights file {path} is damaged ({error}): install mi-workshop again, or train it: {_train(path)}."
-        ) from None
-
-
-def _train(path: Path) -> str:
-    return f"python -m training {path.parent.name} in a clone"
-
-
-def read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"The model file {path} is missing or damaged ({error}): install mi-workshop again.") from None
 
 
 def make_tokenizer(world: Atlas) -> PreTrainedTokenizerFast:

@@ -1,0 +1,124 @@
+"""A BiLSTM with additive attention that reads passages; trains in seconds. The kind of model of the debate on attention
+(Bahdanau et al. 2015; Jain and Wallace 2019; Wiegreffe and Pinter 2019).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from tqdm.auto import tqdm
+
+from mi_workshop.worlds.passages import Passage, Passages
+
+Guide = Callable[[Sequence[Passage]], Float[Tensor, "passage position"]]  # attention weights from elsewhere
+
+
+class AttentionRNN(nn.Module):
+    """Embedding, encoder, additive attention, linear output.
+
+    ``encoder="lstm"``: a bidirectional LSTM; ``"mlp"``: each token by itself through one layer, blind to its context. A question is read by the same
+    encoder, and its mean state joins the attention's scores and the output.
+    """
+
+    def __init__(self, vocabulary: int, classes: int, width: int = 64, encoder: str = "lstm") -> None:
+        super().__init__()
+        self.embed = nn.Embedding(vocabulary, width, padding_idx=0)
+        self.lstm = nn.LSTM(width, width // 2, batch_first=True, bidirectional=True) if encoder == "lstm" else None
+        self.mlp = nn.Sequential(nn.Linear(width, width), nn.Tanh()) if encoder == "mlp" else None
+        self.key, self.query = nn.Linear(width, width), nn.Linear(width, width, bias=False)
+        self.score = nn.Linear(width, 1, bias=False)
+        self.out = nn.Linear(2 * width, classes)
+
+    def encode(self, tokens: Int[Tensor, "passage position"]) -> Float[Tensor, "passage position width"]:
+        """State of each token; the padding after a passage is not read."""
+        x = self.embed(tokens)
+        if self.lstm is None:
+            return self.mlp(x)  # type: ignore[misc]
+        packed = nn.utils.rnn.pack_padded_sequence(x, (tokens > 0).sum(1), batch_first=True, enforce_sorted=False)
+        return nn.utils.rnn.pad_packed_sequence(self.lstm(packed)[0], batch_first=True, total_length=tokens.shape[1])[0]
+
+    def forward(
+        self, tokens: Int[Tensor, "passage position"], question: Int[Tensor, "passage word"] | None = None, weights: Tensor | None = None
+    ) -> tuple[Float[Tensor, "passage class"], Float[Tensor, "passage position"]]:  # fmt: skip
+        """Logits and attention weights; ``weights`` [passage, position] replace the model's own."""
+        states = self.encode(tokens)  # [passage, position, width]
+        asked = states.new_zeros(states[:, 0].shape) if question is None else self.encode(question).mean(1)
+        if weights is None:
+            scores = self.score(torch.tanh(self.key(states) + self.query(asked)[:, None]))[..., 0]
+            weights = scores.masked_fill(tokens == 0, -torch.inf).softmax(-1)
+        context = (weights[..., None] * states).sum(1)
+        return self.out(torch.cat([context, asked], -1)), weights
+
+
+@dataclass(eq=False)
+class PassageModel:
+    """A trained ``module`` with its ``world``; ``guide`` gives the attention weights where the model does not compute its own."""
+
+    module: AttentionRNN = field(repr=False)
+    world: Passages = field(repr=False)
+    guide: Guide | None = field(default=None, repr=False)
+
+    def tokens(self, passages: Sequence[Passage]) -> tuple[Tensor, Tensor | None]:
+        """Ids of the words [passage, position], padded with 0, and of the question [passage, word] where there is one."""
+        ids = {word: i for i, word in enumerate(self.world.vocabulary)}
+        rows = [torch.tensor([ids[w] for w in p.words]) for p in passages]
+        questions = torch.tensor([[ids[w] for w in p.question] for p in passages])
+        return nn.utils.rnn.pad_sequence(rows, batch_first=True), questions if questions.shape[1] else None
+
+    def labels(self, passages: Sequence[Passage]) -> Int[Tensor, " passage"]:
+        return torch.tensor([self.world.classes.index(p.answer) for p in passages])
+
+    @torch.no_grad()
+    def predict(
+        self, passages: Sequence[Passage], weights: Tensor | None = None
+    ) -> tuple[Float[Tensor, "passage class"], Float[Tensor, "passage position"]]:
+        """Probabilities and attention weights; ``weights`` [passage, position] are put in the place of the model's own."""
+        if weights is None and self.guide:
+            weights = self.guide(passages)
+        logits, used = self.module(*self.tokens(passages), weights)
+        return logits.softmax(-1), used
+
+    def weights(self, passages: Sequence[Passage]) -> Float[Tensor, "passage position"]:
+        """The attention weights; ``train(world, attention=model.weights)`` guides another model by them."""
+        return self.predict(passages)[1]
+
+    def accuracy(self, passages: Sequence[Passage]) -> float:
+        """Share of right answers."""
+        return (self.predict(passages)[0].argmax(-1) == self.labels(passages)).float().mean().item()
+
+
+def uniform(passages: Sequence[Passage]) -> Float[Tensor, "passage position"]:
+    """The same weight for every word of a passage."""
+    rows = [torch.full((len(p.words),), 1 / len(p.words)) for p in passages]
+    return nn.utils.rnn.pad_sequence(rows, batch_first=True)
+
+
+def train(
+    world: Passages, seed: int = 0, epochs: int = 5, attention: str | Guide = "learned", encoder: str = "lstm", n: int = 4000, progress: bool = True
+) -> PassageModel:  # fmt: skip
+    """Train on n passages of the world (seconds on one core). ``attention``: ``"learned"``, ``"uniform"`` (frozen), or a function from passages
+    to weights. Raises ValueError for another word."""
+    if isinstance(attention, str) and attention not in ("learned", "uniform"):
+        raise ValueError(f"There is no attention {attention!r}: choose 'learned', 'uniform' or give a function.")
+    torch.manual_seed(seed)
+    guide = uniform if attention == "uniform" else None if isinstance(attention, str) else attention
+    model = PassageModel(AttentionRNN(len(world.vocabulary), len(world.classes), encoder=encoder), world, guide)
+    passages = world.sample(n)
+    tokens, question = model.tokens(passages)
+    labels, weights = model.labels(passages), guide(passages) if guide else None
+    optimizer = torch.optim.Adam(model.module.parameters(), lr=5e-3)
+    for _ in tqdm(range(epochs), desc=type(world).__name__, disable=not progress):
+        for rows in torch.randperm(n).split(64):
+            parts = [None if x is None else x[rows] for x in (question, weights)]
+            loss = cross_entropy(model.module(tokens[rows], *parts)[0], labels[rows])
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(model.module.parameters(), 1.0)
+            optimizer.step()
+    model.module.eval()
+    return model
