@@ -166,7 +166,7 @@ def test_the_card_says_what_a_run_measures(name, model):
     assert card(RECIPES[name], stored) == (WEIGHTS / name / "card.md").read_text()
     figures = stored["validation"]
     again = (
-        {"retrieval": retrieval(model(name), "validation", groups=1)}
+        {"retrieval": retrieval(model(name), "validation")}
         if name == "scenes-clip"
         else {"accuracy": accuracies(model(name), "validation", 120)}
     )

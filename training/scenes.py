@@ -219,7 +219,10 @@ def retrieval(model: ImageTextModel, split: str, groups: int = 5, n: int = 100) 
     for held_out in (False, True):
         text, image = [], []
         for group in range(groups):
-            chosen = candidates(Scenes(seed=1 + group).sample(3 * n, split, held_out), n)
+            scenes = Scenes(seed=1 + group).sample(3 * n, split, held_out)
+            chosen = candidates(
+                [s for s in scenes if len(s.objects) > 1], n
+            )  # "a large red circle" would be true of many
             similarity = model(chosen, [s.caption for s in chosen])  # [picture, caption]
             own = torch.arange(n)
             text += (similarity.argmax(1) == own).tolist()
@@ -288,7 +291,7 @@ def card(recipe: ScenesRecipe, stored: dict[str, Any]) -> str:
             ]  # fmt: skip
         else:
             lines += [
-                "Retrieval among 100 pictures, five times; no caption is true of two of them.", "",
+                "Retrieval among 100 pictures of two or three objects, five times; no caption is true of two of them.", "",
                 "| pictures | caption of a picture | picture of a caption | n |", "|---|---|---|---|",
                 *(
                     f"| {k} | {row['caption of a picture']:.1%} | {row['picture of a caption']:.1%} | {row['n']} |"
