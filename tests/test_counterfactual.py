@@ -382,7 +382,7 @@ def test_aligned_prompts(atlas):
 
 def test_gradients_are_the_models_own(atlas):
     """circuit-tracer's model stops gradients where it linearises: taken as they are, saliency and learned subspaces are of another model."""
-    from mi_workshop.counterfactual.run import hooked, true_gradients
+    from mi_workshop.counterfactual.run import differentiable, hooked, true_gradients
 
     tokens, kept = atlas.tokens("Fact: the capital of the state containing Dallas is")[None], []
 
@@ -394,16 +394,11 @@ def test_gradients_are_the_models_own(atlas):
         kept.append(x.detach().requires_grad_())
         return kept[0]
 
-    with true_gradients(atlas), hooked(atlas, [("hook_embed", leaf)]) as module, torch.enable_grad():
+    with differentiable(atlas, [("hook_embed", leaf)]) as module:
         (gradient,) = torch.autograd.grad(module(tokens)[0, -1].max(), kept)
     step = 1e-4 * gradient / gradient.norm()
     slope = (shifted(step) - shifted(-step)) / 2e-4
     assert slope == pytest.approx(float(gradient.norm()), rel=0.02)
-    assert torch.equal(atlas.logits(tokens[0]), kept_logits(atlas, tokens)), "what the model computes changed"
-
-
-def kept_logits(model, tokens):
-    from mi_workshop.counterfactual.run import true_gradients
-
-    with true_gradients(model):
-        return model.logits(tokens[0])
+    plain = atlas.logits(tokens[0])
+    with true_gradients(atlas):
+        assert torch.equal(plain, atlas.logits(tokens[0])), "what the model computes changed"

@@ -77,6 +77,13 @@ def true_gradients(model: Any) -> Iterator[None]:
             point._forward_hooks = hooks
 
 
+@contextmanager
+def differentiable(model: Any, hooks: Iterable[tuple[str, Callable[[Tensor], Tensor | None]]]) -> Iterator[nn.Module]:
+    """``hooked``, with gradients, and those of the model (``true_gradients``)."""
+    with true_gradients(model), hooked(model, hooks) as module, torch.enable_grad():
+        yield module
+
+
 def _forward_hook(function: Callable[[Tensor], Tensor | None]) -> Callable[[nn.Module, Any, Any], Any]:
     def hook(module: nn.Module, args: Any, output: Any) -> Any:
         if isinstance(output, Tensor):
