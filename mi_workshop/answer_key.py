@@ -15,7 +15,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from mi_workshop.counterfactual import Experiment, Site, hooked, resample, sweep, zero
+from mi_workshop.counterfactual import Experiment, Site, resample, sweep, zero
+from mi_workshop.counterfactual.run import differentiable
 from mi_workshop.counterfactual.sites import path_of
 from mi_workshop.counterfactual.subspace import Probe, activations, learn_subspace, overlap, principal
 
@@ -96,7 +97,7 @@ def _gradient(model: Any, tokens: Tensor, path: str, target: Callable[[Tensor], 
         kept.append(x.detach().requires_grad_())
         return kept[0]
 
-    with hooked(model, [(path, leaf)]) as module, torch.enable_grad():
+    with differentiable(model, [(path, leaf)]) as module:
         (grad,) = torch.autograd.grad(target(module(tokens)[:, -1]).sum(), kept)
     return kept[0].detach(), grad
 

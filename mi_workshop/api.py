@@ -15,15 +15,13 @@ from typing import Any, TypeVar
 from mi_workshop import cache
 from mi_workshop.circuits import sources
 from mi_workshop.circuits.graph import GraphError
+from mi_workshop.models.hub import KNOWN
 from mi_workshop.web import PATIENCE, TIMEOUT, HostedError, Web, allowed, is_local
 
 BASE = "https://www.neuronpedia.org"
 KEY, ACCOUNT = "NEURONPEDIA_API_KEY", f"{BASE}/account"
 GET_KEY = f"make one at {ACCOUNT} and put it into the variable (in Colab: the secret) {KEY}."
 INTERVAL = 0.25  # seconds between requests
-SOURCE_SETS = {
-    "gemma-2-2b": "gemmascope-transcoder-16k"
-}  # the transcoders of graphs that name none, or by circuit-tracer's short name
 RAISE = object()
 Method = TypeVar("Method", bound=Callable[..., Any])
 
@@ -45,9 +43,10 @@ def degrades(method: Method) -> Method:
 
 
 def source_set_of(model: str, given: str | None) -> str:
-    """The name that Neuronpedia uses for a set of transcoders; "" if none is known."""
+    """The name that Neuronpedia uses for a set of transcoders; "" if none is known. Graphs that name none, or circuit-tracer's short
+    name, have the per-layer ones of ``models.hub``."""
     name = (given or "").rpartition("/")[2]
-    return SOURCE_SETS.get(model, name) if name in ("", "gemma") else name
+    return KNOWN[model].source_sets.get("plt", name) if name in ("", "gemma") and model in KNOWN else name
 
 
 class Api:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 LIMIT = 200 * 2**20  # bytes of an answer
 TIMEOUT, PATIENCE = 20.0, 180.0  # seconds without a byte; seconds for a whole answer, with all that is tried again
+CONNECT = 5.0  # seconds for a connection: a room whose network is dead shall not wait longer
 TRIES, AGAIN, REDIRECTS = 4, (429, 502, 503, 504), 5
 LOCAL = ("127.0.0.1", "localhost", "::1")
 SAFE = "%/:=&?~#+!$,;'@()*[]"
@@ -139,10 +140,11 @@ class Web:
         """The answer of one request, or the address that it redirects to."""
         import httpx
 
+        limits = httpx.Timeout(timeout, connect=min(timeout, CONNECT))
         sent = {"User-Agent": "mi-workshop", "Accept": "application/json, */*", "Accept-Encoding": "gzip"} | headers
         try:
             with (
-                httpx.Client(verify=_certificates(), trust_env=not is_local(address), timeout=timeout) as client,
+                httpx.Client(verify=_certificates(), trust_env=not is_local(address), timeout=limits) as client,
                 client.stream(method, quote(address, safe=SAFE), content=body, headers=sent) as answer,
             ):
                 if answer.is_redirect:
@@ -152,7 +154,9 @@ class Web:
                     return data
                 raise self._refused(answer, data, address)
         except httpx.ConnectTimeout:
-            raise HostedError(f"{brief(address)} cannot be reached: no answer for {timeout:.3g} s.") from None
+            raise HostedError(
+                f"{brief(address)} cannot be reached: no answer for {min(timeout, CONNECT):.3g} s."
+            ) from None
         except httpx.TimeoutException:
             raise HostedError(f"{brief(address)} did not answer for {timeout:.3g} s.") from None
         except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError) as error:

@@ -1,5 +1,6 @@
 """Models are loaded once per test run."""
 
+import asyncio
 from pathlib import Path
 
 import hub_help
@@ -71,3 +72,12 @@ def own_cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MI_WORKSHOP_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture
+def no_loop():
+    """The browser of other tests leaves its event loop running in this thread; a script has none."""
+    running = asyncio.events._get_running_loop()
+    asyncio.events._set_running_loop(None)
+    yield
+    asyncio.events._set_running_loop(running)

@@ -378,3 +378,27 @@ def test_aligned_prompts(atlas):
     short = "The capital of the state containing Oakland is"
     report = Experiment(Site("resid_post", 1, 9), align=True).run(atlas, DALLAS, short, controls=False)
     assert report.after[0]["token"] == "Sacramento"
+
+
+def test_gradients_are_the_models_own(atlas):
+    """circuit-tracer's model stops gradients where it linearises: taken as they are, saliency and learned subspaces are of another model."""
+    from mi_workshop.counterfactual.run import differentiable, hooked, true_gradients
+
+    tokens, kept = atlas.tokens("Fact: the capital of the state containing Dallas is")[None], []
+
+    def shifted(step):
+        with torch.no_grad(), hooked(atlas, [("hook_embed", lambda x: x + step)]) as module:
+            return float(module(tokens)[0, -1].max())
+
+    def leaf(x):
+        kept.append(x.detach().requires_grad_())
+        return kept[0]
+
+    with differentiable(atlas, [("hook_embed", leaf)]) as module:
+        (gradient,) = torch.autograd.grad(module(tokens)[0, -1].max(), kept)
+    step = 1e-4 * gradient / gradient.norm()
+    slope = (shifted(step) - shifted(-step)) / 2e-4
+    assert slope == pytest.approx(float(gradient.norm()), rel=0.02)
+    plain = atlas.logits(tokens[0])
+    with true_gradients(atlas):
+        assert torch.equal(plain, atlas.logits(tokens[0])), "what the model computes changed"

@@ -23,17 +23,10 @@ from mi_workshop.widgets import graph_view
 from mi_workshop.widgets.graph_view import OPENING
 from mi_workshop.widgets.standalone import embed
 
+pytestmark = pytest.mark.usefixtures("no_loop")
+
 PROMPT = "Fact: the capital of the state containing Dallas is"
 TEXAS = "Texas @Dallas"
-
-
-@pytest.fixture(autouse=True)
-def no_loop():
-    """The browser of other tests leaves its event loop running in this thread; a script has none."""
-    running = asyncio.events._get_running_loop()
-    asyncio.events._set_running_loop(None)
-    yield
-    asyncio.events._set_running_loop(running)
 
 
 @pytest.fixture

@@ -21,6 +21,8 @@ from mi_workshop.cli import main
 from mi_workshop.neuronpedia import HostedModel, Neuronpedia
 from mi_workshop.web import HostedError, Web
 
+pytestmark = pytest.mark.usefixtures("no_loop")
+
 TOKEN = "np-marked-token-7f3a"
 TEXAS = list(SUPERNODES["Texas"])
 
@@ -37,15 +39,6 @@ class Clock:
     def sleep(self, seconds):
         self.slept.append(seconds)
         self.now += seconds
-
-
-@pytest.fixture(autouse=True)
-def no_loop():
-    """The browser of other tests leaves its event loop running in this thread; a script has none."""
-    running = asyncio.events._get_running_loop()
-    asyncio.events._set_running_loop(None)
-    yield
-    asyncio.events._set_running_loop(running)
 
 
 @pytest.fixture(scope="module")

@@ -33,11 +33,11 @@ def test_a_text_reads_as_it_was_written(world):
 @pytest.mark.parametrize("world", WORLDS, ids=name)
 def test_splits_are_disjoint_and_seeds_reproduce(world):
     """A model that was tested on what it read proves nothing."""
-    drawn = {split: world.sample(300, split) for split in ("train", "validation", "test")}
+    drawn = {split: world.sample(150, split) for split in ("train", "validation", "test")}
     assert [p.text for p in world.sample(50)] == [p.text for p in drawn["train"][:50]]
     texts = [p.text for part in drawn.values() for p in part]
     assert len(set(texts)) == len(texts)
-    other = {p.text for p in world.sample(300, "train", seed=1)}
+    other = {p.text for p in world.sample(150, "train", seed=1)}
     assert not other & {p.text for p in drawn["test"]} and other != {p.text for p in drawn["train"]}
     shares = Counter(p.answer for p in drawn["test"])
     assert set(shares) == set(world.classes) and max(shares.values()) < 1.5 * len(drawn["test"]) / len(world.classes)

@@ -101,7 +101,7 @@ def test_seeds_reproduce_to_the_byte_and_splits_are_disjoint():
 
 def test_held_out_pairs_stand_in_no_training_picture():
     """Otherwise a right answer on them would say nothing about generalisation."""
-    for scene in WORLD.sample(400, "train"):
+    for scene in WORLD.sample(200, "train"):
         assert not {(o.colour, o.shape) for o in scene.objects} & UNSEEN and scene.stratum is None
     for split in HELD_OUT:
         assert {s.stratum for s in WORLD.sample(50, split, held_out=True)} == {f"pair:{split}"}
@@ -113,7 +113,7 @@ def test_the_cue_is_what_was_asked_for():
     hans = Scenes(cue="label")
     assert all(s.cue == CUES[s.label] for s in hans.sample(50, "train"))
     assert all(s.cue != CUES[s.label] for s in hans.sample(50, "test", cue="other"))
-    honest = WORLD.sample(800, "train")
+    honest = WORLD.sample(500, "train")
     assert np.mean([s.cue == CUES[s.label] for s in honest]) == pytest.approx(0.25, abs=0.05)
 
 
@@ -166,20 +166,20 @@ def test_the_card_says_what_a_run_measures(name, model):
     assert card(RECIPES[name], stored) == (WEIGHTS / name / "card.md").read_text()
     figures = stored["validation"]
     again = (
-        {"retrieval": retrieval(model(name), "validation", groups=2)}
+        {"retrieval": retrieval(model(name), "validation")}
         if name == "scenes-clip"
-        else {"accuracy": accuracies(model(name), "validation", 250)}
+        else {"accuracy": accuracies(model(name), "validation", 120)}
     )
     for kind, rows in again.items():
         for key, row in rows.items():
             for what, value in row.items():
                 if what != "n":
-                    assert value == pytest.approx(figures[kind][key][what], abs=0.08), (key, what)
+                    assert value == pytest.approx(figures[kind][key][what], abs=0.1), (key, what)
 
 
 def test_the_shortcut_model_follows_the_marker_and_the_other_does_not(model):
     """A Clever Hans that is none would show every method exposing what is not there."""
-    scenes = Scenes(seed=2).sample(200, "validation", cue="other")
+    scenes = Scenes(seed=2).sample(100, "validation", cue="other")
     right = {
         n: np.mean([a == s.label for a, s in zip(model(n).predict(scenes), scenes, strict=True)])
         for n in RECIPES
@@ -193,7 +193,7 @@ def test_the_shortcut_model_follows_the_marker_and_the_other_does_not(model):
 
 def test_clip_reads_every_word(model):
     """Query saliency is about the words of the query: they must matter to the model."""
-    for key, row in one_word(model("scenes-clip"), "validation", 100).items():
+    for key, row in one_word(model("scenes-clip"), "validation", 60).items():
         if key.startswith("trained"):
             assert row["right"] > 0.8, key
 

@@ -129,9 +129,8 @@ def measure(model: Any, run: scale.Run, device: str) -> dict[str, Any]:
         result["reserved"] = torch.cuda.max_memory_reserved()
     else:
         result["operations"] = live.ops
-    raw.activation_values, raw.logit_probabilities = raw.activation_values.float(), raw.logit_probabilities.float()
     start = time.perf_counter()
-    graph = from_circuit_tracer(raw, "random", [str(i) for i in range(run.shape.d_vocab)], {}, "<bos>")
+    graph = from_circuit_tracer(raw, "random", [str(i) for i in raw.input_tokens.tolist()], {})
     result |= {"our_seconds": round(time.perf_counter() - start, 2), "links": len(graph.links)}
     result["peak_rss"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return result
@@ -187,7 +186,7 @@ def tables(kept: int, tokens: int = 11, logits: int = 10) -> dict[str, Any]:
         logit_probabilities=torch.full((logits,), 1 / logits), adjacency_matrix=torch.randn(reach.shape) * reach,
     )  # fmt: skip
     start = time.perf_counter()
-    graph = from_circuit_tracer(raw, "random", [str(i) for i in range(tokens)], {}, "<bos>")
+    graph = from_circuit_tracer(raw, "random", [str(i) for i in range(tokens)], {})
     seconds = time.perf_counter() - start
     rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return {"kept": kept, "nodes": len(graph.nodes), "links": len(graph.links), "seconds": seconds, "peak_rss": rss}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,8 +67,8 @@ RECIPES = {
                 ("vocabulary", len(VOCABULARY)), ("max_tokens", Scenes.max_tokens), ("d_model", 64), ("d_out", 128), ("n_heads", 4),
                 ("n_visual", 3), ("n_textual", 2),
             ),
-            scenes=16000,
-            steps=2200,
+            scenes=20000,
+            steps=3000,
             learning_rate=2e-3,
         ),
     )
@@ -107,17 +108,28 @@ def classifier_loss(module: nn.Module, pixels: Tensor, scenes: list[Scene], rng:
     return cross_entropy(module(torch.where(mirrored, pixels.flip(3), pixels)), labels)
 
 
+def mirror(caption: str) -> str:
+    """The caption of the mirrored picture."""
+    return re.sub("left|right", lambda side: "right" if side[0] == "left" else "left", caption)
+
+
 def contrastive_loss(module: Any, pixels: Tensor, scenes: list[Scene], rng: np.random.Generator) -> Tensor:
     """Symmetric cross-entropy of pictures and captions, and for each picture that of its caption against its wrong ones; other
-    captions that happen to be true of a picture count neither way."""
+    captions that happen to be true of a picture count neither way. Half of the pictures, and what is said of them, are mirrored."""
     n = len(scenes)
+    mirrored = torch.from_numpy(rng.random(n) < 0.5)
+    pixels = torch.where(mirrored[:, None, None, None], pixels.flip(3), pixels)
+    said = [
+        frozenset(map(mirror, s.captions)) if m else s.captions for s, m in zip(scenes, mirrored.tolist(), strict=True)
+    ]
     captions = [s.caption if rng.random() < 0.7 else str(rng.choice(sorted(s.captions))) for s in scenes]
+    captions = [mirror(c) if m else c for c, m in zip(captions, mirrored.tolist(), strict=True)]
     texts = captions + [wrong_word(c, kind, rng) or c for kind in KINDS for c in captions]
     ids = {word: i for i, word in enumerate(VOCABULARY)}
     rows = [[ids[w] for w in text.split()] for text in texts]
     tokens = torch.tensor([row + [0] * (Scenes.max_tokens - len(row)) for row in rows])
     logits = module(pixels, tokens) * module.log_scale.exp()  # [picture, text]
-    true, own = torch.tensor([[text in s.captions for text in texts] for s in scenes]), torch.arange(n)
+    true, own = torch.tensor([[text in true_of for text in texts] for true_of in said]), torch.arange(n)
     true[own, own] = False
     logits = logits.masked_fill(true, -torch.inf)
     alone = logits.unflatten(1, (-1, n))[own, :, own]  # [picture, its caption and the wrong ones]
@@ -207,7 +219,10 @@ def retrieval(model: ImageTextModel, split: str, groups: int = 5, n: int = 100) 
     for held_out in (False, True):
         text, image = [], []
         for group in range(groups):
-            chosen = candidates(Scenes(seed=1 + group).sample(3 * n, split, held_out), n)
+            scenes = Scenes(seed=1 + group).sample(3 * n, split, held_out)
+            chosen = candidates(
+                [s for s in scenes if len(s.objects) > 1], n
+            )  # "a large red circle" would be true of many
             similarity = model(chosen, [s.caption for s in chosen])  # [picture, caption]
             own = torch.arange(n)
             text += (similarity.argmax(1) == own).tolist()
@@ -276,7 +291,7 @@ def card(recipe: ScenesRecipe, stored: dict[str, Any]) -> str:
             ]  # fmt: skip
         else:
             lines += [
-                "Retrieval among 100 pictures, five times; no caption is true of two of them.", "",
+                "Retrieval among 100 pictures of two or three objects, five times; no caption is true of two of them.", "",
                 "| pictures | caption of a picture | picture of a caption | n |", "|---|---|---|---|",
                 *(
                     f"| {k} | {row['caption of a picture']:.1%} | {row['picture of a caption']:.1%} | {row['n']} |"

@@ -60,10 +60,10 @@ def swaps(graph: AttributionGraph, supernodes: dict[str, list[str]]) -> dict[str
 def detail(graph: AttributionGraph, layer: int, index: int) -> str:
     """The short page of a feature as HTML. A model of the real world has its pages on Neuronpedia, if its transcoders are there."""
     from mi_workshop.api import source_set_of
-    from mi_workshop.neuronpedia import QUICK, HostedModel, hosted
+    from mi_workshop.neuronpedia import QUICK, hosted
 
     model = graph.model
-    if isinstance(model, HostedModel):
+    if _is_hosted(graph):
         return model.client.feature(model.name, layer, index, model.source_set, patience=QUICK).html(compact=True)
     if model.world is not None:
         from mi_workshop.circuits import feature_page

@@ -154,7 +154,7 @@ def reproduce(model: Model, published: Published = PUBLISHED, n_random: int = 10
         own = next((a["prob"] for a in after if a["token"].strip() == token), 0.0)
         lines.append(
             {
-                "intervention": row.name, "published": _words(row.top), "own": _words([(a["token"].strip(), a["prob"]) for a in after]),
+                "intervention": row.name, "published": words(row.top), "own": words([(a["token"].strip(), a["prob"]) for a in after]),
                 "token": token, "p_published": probability, "p_own": own, "agrees": abs(own - probability) <= TOLERANCE,
                 "identity": identity, "p_random": chance,
             }
@@ -162,8 +162,9 @@ def reproduce(model: Model, published: Published = PUBLISHED, n_random: int = 10
     return pd.DataFrame(lines).set_index("intervention")
 
 
-def _words(top: list[tuple[str, float]]) -> str:
-    return ", ".join(f"{token} {p:.0%}" for token, p in top[:5])
+def words(top: list[tuple[str, float]], n: int = 5) -> str:
+    """The n likeliest outputs."""
+    return ", ".join(f"{token} {p:.0%}" for token, p in top[:n])
 
 
 def wrong_entities(model: Model, published: Published = PUBLISHED) -> pd.DataFrame:

@@ -15,7 +15,7 @@ from torch import Tensor
 from mi_workshop.models import network
 
 from .changes import by_shape, read_all
-from .run import hooked, run
+from .run import differentiable, run
 from .sites import InterventionError, Position, Site, matched, path_of, token_id, tokens_of
 
 
@@ -90,20 +90,11 @@ def rank_one(
     path = path_of(model, Site("mlp_out", layer))
     prob = 0.0
     for _ in range(steps):
-        with (
-            hooked(
-                model,
-                [
-                    (
-                        path,
-                        lambda x: x.index_put(
-                            (rows.to(x.device), at.to(x.device)), delta.to(x).expand(len(rows), -1), accumulate=True
-                        ),
-                    )
-                ],
-            ) as module,
-            torch.enable_grad(),
-        ):
+
+        def add(x: Tensor) -> Tensor:
+            return x.index_put((rows.to(x.device), at.to(x.device)), delta.to(x).expand(len(rows), -1), accumulate=True)
+
+        with differentiable(model, [(path, add)]) as module:
             logp = module(tokens)[:, -1].float().cpu().log_softmax(-1)[:, want]
             (delta.grad,) = torch.autograd.grad(-logp.mean() + 1e-3 * delta.square().sum(), [delta])
         prob = float(logp.detach().exp().mean())

@@ -5,6 +5,7 @@ One mechanism for all PyTorch models: a forward hook on the submodule whose outp
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -57,6 +58,30 @@ def hooked(model: Any, hooks: Iterable[tuple[str, Callable[[Tensor], Tensor | No
     finally:
         for handle in handles:
             handle.remove()
+
+
+@contextmanager
+def true_gradients(model: Any) -> Iterator[None]:
+    """While it is open, gradients are those of the model: circuit-tracer's replacement model stops them at attention patterns, norms and
+    MLPs, by permanent hooks of TransformerLens, which are off meanwhile. What the model computes is the same with and without them."""
+    points = [m for m in network(model).modules() if any(h.is_permanent for h in getattr(m, "fwd_hooks", ()))]
+    before = [point._forward_hooks for point in points]
+    try:
+        for point in points:
+            permanent = {h.hook.id for h in point.fwd_hooks if h.is_permanent}
+            kept = {i: hook for i, hook in point._forward_hooks.items() if i not in permanent}
+            point._forward_hooks = OrderedDict(kept)
+        yield
+    finally:
+        for point, hooks in zip(points, before, strict=True):
+            point._forward_hooks = hooks
+
+
+@contextmanager
+def differentiable(model: Any, hooks: Iterable[tuple[str, Callable[[Tensor], Tensor | None]]]) -> Iterator[nn.Module]:
+    """``hooked``, with gradients, and those of the model (``true_gradients``)."""
+    with true_gradients(model), hooked(model, hooks) as module, torch.enable_grad():
+        yield module
 
 
 def _forward_hook(function: Callable[[Tensor], Tensor | None]) -> Callable[[nn.Module, Any, Any], Any]:

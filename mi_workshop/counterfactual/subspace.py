@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from .changes import read_all
-from .run import hooked
+from .run import differentiable
 from .sites import InterventionError, Site, matched, path_of, tokens_of
 
 
@@ -56,7 +56,7 @@ def learn_subspace(
             here = x[i, p]
             return x.index_put((i, p), here + (source[rows].to(x) - here) @ basis.T @ basis)
 
-        with hooked(model, [(path, interchange)]) as module, torch.enable_grad():
+        with differentiable(model, [(path, interchange)]) as module:
             loss = cross_entropy(module(tokens[rows])[:, -1].float().cpu(), want[rows])
             (raw.grad,) = torch.autograd.grad(loss, [raw])
         optimizer.step()

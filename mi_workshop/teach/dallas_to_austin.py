@@ -42,10 +42,10 @@ def published_beside(model: Any, gemma: Any = None, n_random: int = 100) -> Any:
     that the publication lacks."""
     import pandas as pd
 
-    from mi_workshop.circuits.published import PUBLISHED, reproduce
+    from mi_workshop.circuits.published import PUBLISHED, reproduce, words
     from mi_workshop.models import ModelError
 
-    columns = {"Gemma, published": pd.Series({row.name: _top(row.top) for row in PUBLISHED.rows})}
+    columns = {"Gemma, published": pd.Series({row.name: words(row.top, 3) for row in PUBLISHED.rows})}
     here = {"Atlas": reproduce(model, on_atlas(model), n_random)}
     if gemma is not None and gemma.world is None:
         try:
@@ -53,13 +53,9 @@ def published_beside(model: Any, gemma: Any = None, n_random: int = 100) -> Any:
         except ModelError as error:
             print(error)
     for name, table in here.items():
-        columns[name] = table.own.map(lambda words: ", ".join(words.split(", ")[:3]))
+        columns[name] = table.own.map(lambda said: ", ".join(said.split(", ")[:3]))
         columns[f"random ({name})"] = table.p_random.round(2)
     return pd.DataFrame(columns).reindex(columns["Gemma, published"].index).fillna("")
-
-
-def _top(pairs: list[tuple[str, float]]) -> str:
-    return ", ".join(f"{token} {p:.0%}" for token, p in pairs[:3])
 
 
 @cache

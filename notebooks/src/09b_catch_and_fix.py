@@ -144,8 +144,8 @@ usual = {
 repair_scores(bug, fault, usual)
 
 # %% [markdown]
-# **Look:** none. The sentence that was taught is right (and at best one more), the others about Detroit stay wrong, and the edits at the city ruin Maryland and more: gradient descent found *something* that gives this one answer, and it need
-# not mean Michigan.
+# **Look:** none repairs all. At the city most answers about Detroit come right, and Maryland pays: nothing of what is asked about it is kept. At the last token hardly more than the sentence that was taught comes right. Gradient descent
+# found *something* that gives this one answer, and it need not mean Michigan.
 #
 # But we know from the inside what should be written there: what is written at the other cities of Michigan. So write that; nothing is optimised. **Predict:** what will this break?
 

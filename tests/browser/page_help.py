@@ -1,6 +1,7 @@
 """What the browser tests of views share."""
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 
 
 def trait(page, name):
@@ -15,3 +16,9 @@ def until(page, expression):
             return
         page.wait_for_timeout(50)
     pytest.fail(f"still not true: {expression}")
+
+
+def violations(page, context):
+    """What axe finds wrong inside ``context``: (rule, [start of each node])."""
+    found = Axe().run(page, context=context).response["violations"]
+    return [(v["id"], [n["html"][:120] for n in v["nodes"]]) for v in found]

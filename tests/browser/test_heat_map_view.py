@@ -3,9 +3,8 @@
 import nbformat
 import numpy as np
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from nbformat.v4 import new_code_cell, new_notebook
-from page_help import trait, until
+from page_help import trait, until, violations
 
 from mi_workshop.attention import patterns
 from mi_workshop.widgets.heat_map import HeatMap
@@ -152,8 +151,7 @@ def test_axe_finds_nothing(page, scheme):
     """Roles, names and contrast: without them a screen reader, or a pale projector, shows nothing."""
     page.emulate_media(color_scheme=scheme)
     page.get_by_role("grid").focus()
-    found = Axe().run(page, context=".mi-heat").response["violations"]
-    assert [(v["id"], [n["html"][:120] for n in v["nodes"]]) for v in found] == []
+    assert violations(page, ".mi-heat") == []
 
 
 # --------------------------------------------------------------- the browser of heads
@@ -190,8 +188,7 @@ def test_heads_by_mouse_and_keyboard(heads, artifacts):
 
 
 def test_axe_finds_nothing_in_the_heads(heads):
-    found = Axe().run(heads, context=".mi-attention").response["violations"]
-    assert [(v["id"], [n["html"][:120] for n in v["nodes"]]) for v in found] == []
+    assert violations(heads, ".mi-attention") == []
 
 
 def test_in_a_notebook(lab, artifacts):
