@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mi_workshop import attention as attention
     from mi_workshop import counterfactual as counterfactual
+    from mi_workshop import saliency as saliency
     from mi_workshop import worlds as worlds
     from mi_workshop.circuits.ablate import ablate as ablate
     from mi_workshop.circuits.compare import compare as compare
@@ -57,6 +58,7 @@ __all__ = [
     "load",
     "logit_lens",
     "names",
+    "saliency",
     "swap",
     "trace",
     "tuned_lens",
@@ -65,7 +67,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("attention", "counterfactual", "worlds"):
+    if name in ("attention", "counterfactual", "saliency", "worlds"):
         return import_module(f"mi_workshop.{name}")
     if name in _HOME:
         return getattr(import_module(f"mi_workshop.{_HOME[name]}"), name)

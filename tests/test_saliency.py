@@ -10,7 +10,7 @@ from captum import attr
 import mi_workshop as mi
 from mi_workshop.models.attention_rnn import AttentionRNN, PassageModel
 from mi_workshop.saliency import METHODS, SaliencyError, attribute
-from mi_workshop.saliency_inputs import problem
+from mi_workshop.saliency.inputs import problem
 from mi_workshop.worlds import Rooms, Scenes
 
 SCENE = Scenes().sample(1, "validation")[0]

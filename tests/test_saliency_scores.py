@@ -7,9 +7,9 @@ import torch
 import mi_workshop as mi
 from mi_workshop.models.attention_rnn import AttentionRNN, PassageModel
 from mi_workshop.saliency import Attribution, SaliencyError, attribute
-from mi_workshop.saliency_inputs import problem
-from mi_workshop.saliency_keys import answer_keys
-from mi_workshop.saliency_scores import (
+from mi_workshop.saliency.inputs import problem
+from mi_workshop.saliency.keys import answer_keys
+from mi_workshop.saliency.scores import (
     agreement,
     curves,
     infidelity,

@@ -20,12 +20,13 @@ from torch import Tensor
 from mi_workshop.models import Model
 from mi_workshop.models.attention_rnn import PassageModel
 from mi_workshop.models.small import ImageTextModel
-from mi_workshop.saliency import Attribution
-from mi_workshop.saliency_inputs import Problem, SaliencyError, problem
-from mi_workshop.saliency_methods import TOGETHER
 from mi_workshop.show import Shown
 from mi_workshop.worlds.passages import Passage
 from mi_workshop.worlds.scenes import COLOURS, CUE_COLOURS, SHAPES, SIZES, Object, Scene
+
+from .attribution import Attribution
+from .inputs import Problem, SaliencyError, problem
+from .methods import TOGETHER
 
 BACKGROUNDS = 12  # others that a picture's background is replaced by: not all that there are
 WORDS = (
@@ -63,7 +64,7 @@ class Key(Shown):
         return f"What changes the {self.target} in {self.model}, mean over all substitutions: {said}."
 
     def figure(self) -> Any:
-        from mi_workshop.saliency_plots import draw_key
+        from .plots import draw_key
 
         return draw_key(self)
 

@@ -21,7 +21,7 @@ from captum.attr import (
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mi_workshop.saliency_inputs import Problem, SaliencyError
+from .inputs import Problem, SaliencyError
 
 ADDING = (
     "integrated_gradients",

@@ -1,4 +1,4 @@
-"""Saliency maps scored: against the two keys (``saliency_keys``), against the model by insertion and deletion, and by sanity checks.
+"""Saliency maps scored: against the two keys (``keys``), against the model by insertion and deletion, and by sanity checks.
 
 ``scores`` makes one row for an input and a method, ``table`` the means over many with their confidence intervals. No score has anything
 to tune on; the numbers depend on the inputs, the baseline and the seed that are given.
@@ -21,10 +21,11 @@ from scipy.stats import kendalltau, rankdata
 from torch import Tensor, nn
 
 from mi_workshop.answer_key import area
-from mi_workshop.saliency import Attribution, _seeded, attribute
-from mi_workshop.saliency_inputs import Problem, SaliencyError, problem
-from mi_workshop.saliency_keys import Key, answer_keys, by_part
-from mi_workshop.saliency_methods import METHODS, PATCH, TOGETHER
+
+from .attribution import Attribution, _seeded, attribute
+from .inputs import Problem, SaliencyError, problem
+from .keys import Key, answer_keys, by_part
+from .methods import METHODS, PATCH, TOGETHER
 
 STEPS = 32  # points of an insertion or deletion curve
 

@@ -1,7 +1,7 @@
 """Saliency: how much each pixel or token matters for one number that a model computes. ``attribute(model, input, target)``.
 
 Thin over Captum and, for Kernel SHAP, over shap; the relevance propagation is ours. Saliency is correlational: a map shows what the
-method's formula says about this one input, not what the model did. ``saliency_scores`` compares it with the answer keys.
+method's formula says about this one input, not what the model did. ``scores`` compares it with the answer keys.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from mi_workshop.saliency_inputs import Problem, SaliencyError, problem
-from mi_workshop.saliency_methods import ADDING, DRAWING, METHODS, NO_BASELINE, either, kernel_explainer, patches
 from mi_workshop.show import Shown
+
+from .inputs import Problem, SaliencyError, problem
+from .methods import ADDING, DRAWING, METHODS, NO_BASELINE, either, kernel_explainer, patches
 
 __all__ = ["METHODS", "Attribution", "SaliencyError", "attribute"]
 
@@ -71,7 +72,7 @@ class Attribution(Shown):
         return f"{self.method} for the {self.target} in {self.model}{against}. Most: {said}.{gap} {self.seconds:.2f} s."
 
     def figure(self) -> Any:
-        from mi_workshop.saliency_plots import draw_attribution
+        from .plots import draw_attribution
 
         return draw_attribution(self)
 
@@ -81,7 +82,7 @@ class Attribution(Shown):
         Raises SaliencyError for a method whose scores do not add up."""
         if self.output is None:
             raise SaliencyError(f"The scores of {self.method} add up to nothing: a waterfall needs {either(ADDING)}.")
-        from mi_workshop.saliency_plots import draw_waterfall
+        from .plots import draw_waterfall
 
         return draw_waterfall(self, top)
 

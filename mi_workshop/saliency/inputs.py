@@ -5,9 +5,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mi_workshop.counterfactual.run import hooked
+from mi_workshop.counterfactual.run import hooked, true_gradients
 from mi_workshop.models import Model, network
 from mi_workshop.models.attention_rnn import PassageModel
 from mi_workshop.models.small import ImageModel, ImageTextModel
@@ -224,21 +222,6 @@ def _passage(model: PassageModel, text: str | Passage, target: Any, baseline: An
     base, said = _text_baseline(x, module.embed.weight, baseline, _finder(world.vocabulary, name))
     forward = Scalar(_embedded(module, "embed", logit), module)
     return Problem(forward, x, base, list(passage.words), f"logit of {world.classes[k]}", name, said)
-
-
-@contextmanager
-def true_gradients(net: nn.Module) -> Iterator[None]:
-    """While it is open, the permanent hooks of TransformerLens are off: by them circuit-tracer's replacement model stops gradients at
-    attention patterns, norms and MLPs, so that they are not those of the model. What the model computes does not change."""
-    points = [(m, m._forward_hooks) for m in net.modules() if any(h.is_permanent for h in getattr(m, "fwd_hooks", ()))]
-    try:
-        for point, hooks in points:
-            permanent = {h.hook.id for h in point.fwd_hooks if h.is_permanent}  # type: ignore[union-attr]
-            point._forward_hooks = OrderedDict((i, hook) for i, hook in hooks.items() if i not in permanent)
-        yield
-    finally:
-        for point, hooks in points:
-            point._forward_hooks = hooks
 
 
 @torch.no_grad()

@@ -11,11 +11,12 @@ from matplotlib.figure import Figure
 
 from mi_workshop.heat_plots import DIVERGING, SEQUENTIAL
 from mi_workshop.plots import BLUE, GREY, INK, ORANGE, _short, new_figure, open_frames
-from mi_workshop.saliency_methods import UNSIGNED
+
+from .methods import UNSIGNED
 
 if TYPE_CHECKING:
-    from mi_workshop.saliency import Attribution
-    from mi_workshop.saliency_keys import Key
+    from .attribution import Attribution
+    from .keys import Key
 
 LINE = 11  # tokens in a line
 
