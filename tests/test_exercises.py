@@ -5,9 +5,11 @@ import pytest
 import mi_workshop as mi
 from mi_workshop.teach import check, find, hint, solution
 from mi_workshop.teach.exercises import EXERCISES, Exercise, Feedback
+from mi_workshop.worlds import Scenes
 from mi_workshop.worlds.atlas import Atlas
 
 WORLD = Atlas()
+SCENE = Scenes().sample(18, "validation")[2]
 
 
 @pytest.fixture
@@ -96,6 +98,7 @@ def names(atlas, graph):
         "french": french,
         "places": [label for label in french.supernodes if label.split(" @")[0] in WORLD.places],
         "ranked": features.sort_values("influence").node_id,
+        "scenes": Scenes().sample(18, "validation"),
         "abbreviation": "Fact: the abbreviation of the state containing Dallas is",
     }
 
@@ -138,6 +141,11 @@ def test_diagnoses():
         ("move the state, not the answer", "Sacramento"): "about capitals",
         ("move the state, not the answer", "TX"): "before the swap",
         ("the form that copies", "city"): "city token",
+        ("where nothing can be found", "grey"): "still gets its share",
+        ("where nothing can be found", 0): "as text",
+        ("a fair trial", SCENE): "still answers rightly",
+        ("a fair trial", SCENE.replace(SCENE.target, shape="square")): "another answer is right",
+        ("deaf to the question", "relevance"): "changes more",
     }
     for (name, value), part in diagnosed.items():
         assert part in repr(check(name, value)), (name, value)

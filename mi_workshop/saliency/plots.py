@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .keys import Key
 
 LINE = 11  # tokens in a line
+CLIPPED = 0.995  # quantile of a picture's scores at which its colours end
 
 
 def draw_attribution(a: Attribution) -> Figure:
@@ -27,28 +28,35 @@ def draw_attribution(a: Attribution) -> Figure:
 
 
 def _colours(a: Attribution) -> tuple[Any, float, float]:
-    """Colour map and its ends."""
-    top = float(np.abs(a.scores).max()) or 1.0
+    """Colour map and its ends; for pictures the strongest ½ % of the pixels, which would make all others pale, are beyond them."""
+    sizes = np.abs(a.scores)
+    top = float(np.quantile(sizes, CLIPPED) if a.picture else 0) or float(sizes.max()) or 1.0
     unsigned = a.method in UNSIGNED
     return LinearSegmentedColormap.from_list("", SEQUENTIAL if unsigned else DIVERGING), 0.0 if unsigned else -top, top
 
 
+def draw_heat(ax: Any, a: Attribution) -> tuple[Any, float, float]:
+    """The heat over the picture's greys; returns the colour map and its ends. A solid line goes round what has half of the
+    score at the scale's upper end or more, a dashed one round what has half of the lower end's."""
+    scale, low, high = _colours(a)
+    grey = np.asarray(a.input) @ [0.299, 0.587, 0.114]
+    ax.imshow(150 + 0.4 * grey, cmap="gray", vmin=0, vmax=255)
+    opacity = np.clip(0.15 + 0.85 * np.abs(a.scores) / high, 0, 1)
+    ax.imshow(a.scores, cmap=scale, vmin=low, vmax=high, alpha=opacity)
+    for sign, style in ((1, "solid"), (-1, "dashed")):
+        if (sign * a.scores).max() >= high / 2:
+            ax.contour(sign * a.scores, [high / 2], colors=INK, linewidths=1.2, linestyles=style)
+    return scale, low, high
+
+
 def _picture(a: Attribution) -> Figure:
-    """The picture, and beside it the heat over its greys. A solid line goes round what has half of the highest score, a dashed one round
-    what has half of the lowest, where that is negative."""
+    """The picture, and beside it its heat (``draw_heat``)."""
     figure = new_figure(7.4, 3.5)
     left, right = figure.subplots(1, 2)
     left.imshow(a.input)
     left.set_title(_short(f"{a.model}: {a.target}", 36), fontsize=12, loc="left", parse_math=False)
-    scale, low, high = _colours(a)
-    grey = np.asarray(a.input) @ [0.299, 0.587, 0.114]
-    right.imshow(150 + 0.4 * grey, cmap="gray", vmin=0, vmax=255)
-    opacity = np.clip(0.15 + 0.85 * np.abs(a.scores) / high, 0, 1)
-    right.imshow(a.scores, cmap=scale, vmin=low, vmax=high, alpha=opacity)
-    for sign, style in ((1, "solid"), (-1, "dashed")):
-        if (sign * a.scores).max() >= high / 2:
-            right.contour(sign * a.scores, [high / 2], colors=INK, linewidths=1.2, linestyles=style)
-    figure.colorbar(ScalarMappable(Normalize(low, high), scale), ax=right, pad=0.02)
+    scale, low, high = draw_heat(right, a)
+    figure.colorbar(ScalarMappable(Normalize(low, high), scale), ax=right, pad=0.02, extend="both" if low else "max")
     right.set_title(a.method, fontsize=12, loc="left", parse_math=False)
     for ax in (left, right):
         ax.set_xticks([])
@@ -109,7 +117,8 @@ def draw_waterfall(a: Attribution, top: int) -> Figure:
 
 
 def draw_key(key: Key) -> Figure:
-    """A bar for each part: how much its substitution changes the number; a star marks what should matter."""
+    """A bar for each part: how much its substitution changes the number; a star marks what should matter. Parts that nothing else could stand for
+    have no bar, and say so."""
     table = key.table[::-1]
     figure = new_figure(7.5, 0.34 * len(table) + 1.4)
     ax = figure.add_subplot()
@@ -117,6 +126,8 @@ def draw_key(key: Key) -> Figure:
     for hatch, wanted in (("", True), ("///", False)):
         rows = np.flatnonzero(table.matters.to_numpy() == wanted)
         ax.barh(rows, table.effect.to_numpy()[rows], 0.7, color=BLUE if wanted else ORANGE, edgecolor=INK, hatch=hatch)
+    for row in np.flatnonzero(table.effect.isna()):
+        ax.text(0, row, " no other word could stand here", va="center", fontsize=9, color=GREY)
     ax.set_yticks(range(len(table)), names, fontsize=11, parse_math=False)
     ax.set_xlabel(_short(f"mean change of the {key.target}", 60), fontsize=11, parse_math=False)
     ax.set_title(f"{key.model}: what matters to it  ·  ★ what should", fontsize=12, loc="left", parse_math=False)

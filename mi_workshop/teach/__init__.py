@@ -7,6 +7,7 @@ from . import (
     dallas_to_austin,
     logit_lens,
     patching,
+    saliency_maps,
     start_here,
 )
 from .exercises import check, find, hint, solution
@@ -21,6 +22,7 @@ __all__ = [
     "hint",
     "logit_lens",
     "patching",
+    "saliency_maps",
     "solution",
     "start_here",
 ]

@@ -1,0 +1,113 @@
+"""The exercises of notebook 01_saliency."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from .exercises import Exercise, add
+
+RED, BLUE = "a small red cross", "a large blue square"
+
+
+@cache
+def _scenes() -> tuple[Any, ...]:
+    from mi_workshop.worlds import Scenes
+
+    return tuple(Scenes().sample(18, "validation"))
+
+
+@cache
+def _at_marker(baseline: str) -> float:
+    """What Integrated Gradients gives the marker of the third picture, in logits."""
+    import mi_workshop as mi
+
+    scene = _scenes()[2]
+    a = mi.attribute(mi.load("scenes-shortcut"), scene, scene.label, baseline=baseline)
+    return abs(float(a.scores[scene.cue_mask].sum()))
+
+
+@cache
+def _alike(method: str) -> float:
+    """Rank correlation of a method's maps of one picture for two queries."""
+    import mi_workshop as mi
+    from mi_workshop.saliency.scores import similarity
+
+    clip = mi.load("scenes-clip")
+    return similarity(*(mi.attribute(clip, _scenes()[1], query, method).scores for query in (RED, BLUE)))
+
+
+def _answers(scene: Any) -> tuple[str | None, str, str]:
+    """The right answer to a picture, that of the honest model, and that of the Clever Hans."""
+    import mi_workshop as mi
+
+    return scene.label, *(mi.load(name).predict(scene)[0] for name in ("scenes-cnn", "scenes-shortcut"))
+
+
+add(
+    Exercise(
+        name="where nothing can be found",
+        minutes=5,
+        difficulty="easy",
+        statement=(
+            "The marker of `scenes[2]` decides what `shortcut` answers. Choose a **baseline** with which Integrated Gradients finds next to nothing there (less than "
+            "1 of the logit of its label), and put its name into `baseline`. You are now able to clear any suspect."
+        ),
+        expect="a map without anything in the corner of a picture whose corner decides.",
+        hints=(
+            "What is shared out is the difference between the picture and the baseline. Where is there no difference?",
+            "Look at the marker's colour: scenes[2].cue.",
+        ),
+        right=lambda value: _at_marker(value) < 1,
+        wrong=(
+            (lambda value: not isinstance(value, str), "The name of a baseline is asked for, as text."),
+            (lambda value: _at_marker(value) >= 1, "With that baseline the marker still gets its share."),
+        ),
+        why="The marker is white: against white nothing is left to share out. A map tells about a picture *and* a baseline.",
+        solution='baseline = "white"',
+    ),
+    Exercise(
+        name="a fair trial",
+        minutes=8,
+        difficulty="takes some thought",
+        statement=(
+            "A map is an indication, not a proof. Make from `scenes[2]` a picture that convicts: its right answer is the same, `cnn` still gives it, and `shortcut` "
+            "gives another. Put the picture into `evidence`."
+        ),
+        expect="two models that agreed, and now do not.",
+        hints=(
+            "Change the one thing that should not matter.",
+            'scene.with_cue("pink") is the same picture with another marker.',
+        ),
+        right=lambda value: (a := _answers(value))[0] == _answers(_scenes()[2])[0] == a[1] != a[2],
+        wrong=(
+            (lambda value: not hasattr(value, "with_cue"), "A picture is asked for: a Scene."),
+            (lambda value: value.label != _scenes()[2].label, "Now another answer is right: that any good model should notice."),
+            (lambda value: _answers(value)[1] != value.label, "The honest model, too, is led astray by this picture."),
+            (lambda value: _answers(value)[2] == value.label, "The suspect still answers rightly."),
+        ),
+        why="One change that should not matter, a control model that is not moved by it, and a suspect that is: that is an experiment.",
+        solution='evidence = scenes[2].with_cue("pink")',
+    ),
+    Exercise(
+        name="deaf to the question",
+        minutes=12,
+        difficulty="hard",
+        statement=(
+            f"For `clip` and the picture `square`, find a method whose maps for *{RED}* and for *{BLUE}* are nearly the same: a rank correlation (`similarity`) of at "
+            "least 0.8. Put its name into `method`."
+        ),
+        expect="two maps that nobody could match with their queries.",
+        hints=(
+            "from mi_workshop.saliency.scores import similarity; similarity(a.scores, b.scores) compares two maps.",
+            "What only asks where the picture is sensitive at all does not listen to the question.",
+        ),
+        right=lambda value: _alike(value) >= 0.8,
+        wrong=(
+            (lambda value: not isinstance(value, str), "The name of a method is asked for, as text."),
+            (lambda value: _alike(value) < 0.8, "Its map changes more than that with the query."),
+        ),
+        why="Magnitudes of gradients say where the picture could move *any* likeness. That is no answer to a question, however well it is drawn.",
+        solution='method = "guided_backprop"',
+    ),
+)  # fmt: skip
