@@ -1,6 +1,7 @@
-// The head browser: every head as a small picture, CircuitsVis's pattern of the chosen head, and where a token looks, in words.
+// The head browser: every head as a small picture, the chosen head as CircuitsVis's pattern or as lines between tokens (in BertViz's manner),
+// and where a token looks, in words.
 // First the logic, as exported functions without a browser (tests/js); then the view. All state lives in the model's traits.
-import { bar, clean, h, listen, percent } from "./common.js";
+import { bar, clean, h, listen, percent, Shared } from "./common.js";
 
 /** The weights as bytes (16-bit integers, 65,535 for 1): a function of (layer, head) that gives them as [query][key]. */
 export function unpack(bytes, [layers, heads, queries, keys]) {
@@ -12,6 +13,13 @@ export function unpack(bytes, [layers, heads, queries, keys]) {
 /** The `count` keys with the largest weights: [position, weight], the largest first; of equal ones the earlier. None that get nothing. */
 export function largest(weights, count) {
   return weights.map((w, k) => [k, w]).filter(([, w]) => w > 0).sort((a, b) => b[1] - a[1] || a[0] - b[0]).slice(0, count);
+}
+
+/** What is drawn of heads, each [query][key], as lines [number of the head, query, key, weight], the strongest last and at most `max` of them, none below
+ *  1 %; of one query or one key alone where `only` is {side: "from" or "to", at}. */
+export function lines(heads, only = null, max = 4000) {
+  const all = heads.flatMap((rows, k) => rows.flatMap((row, q) => row.map((w, key) => [k, q, key, w])));
+  return all.filter(([, q, key, w]) => w >= 0.01 && (!only || only.at === (only.side === "from" ? q : key))).sort((a, b) => a[3] - b[3]).slice(-max);
 }
 
 /** Where an arrow key leads among the heads: left and right to the neighbour, up a layer, down a layer. */
@@ -41,43 +49,63 @@ function circuitsVis(model) {
 
 let made = 0; // CircuitsVis draws into an element that it finds by its id
 
-class View {
+class View extends Shared {
   constructor(model, el) {
-    Object.assign(this, { model, drawn: new Map() });
+    super(model);
+    Object.assign(this, { drawn: new Map() });
     const [layers, heads] = this.get("shape");
     this.weights = unpack(this.get("pattern"), this.get("shape"));
     this.names = this.get("tokens").map((token, i) => `${clean(token, 30).trim() || "␣"} [${i}]`);
+    this.queries = this.get("queries").length ? this.get("queries").map((name) => clean(name, 30)) : this.names;
     this.live = h("div", { class: "mi-live", role: "status", "aria-live": "polite" });
     this.buttons = Array.from({ length: layers }, (_, layer) => Array.from({ length: heads }, (_, head) => this.button(layer, head)));
     const grid = h("div", { class: "mi-heads", role: "radiogroup", "aria-label": "Heads; layers upwards", onkeydown: (e) => this.key(e) },
       ...this.buttons.flatMap((row, layer) => [h("span", { text: `layer ${layer}` }), h("div", { class: "mi-layer-row" }, ...row)]).reduce((pairs, node, i, all) => (i % 2 ? [[all[i - 1], node], ...pairs] : pairs), []).flat());
-    this.chart = h("div", { class: "mi-chart" });
-    this.query = h("select", { onchange: () => this.set({ query: Number(this.query.value) }) }, ...this.names.map((text, value) => h("option", { value, text })));
+    this.links = h("svg:svg", { viewBox: "0 0 1 1", preserveAspectRatio: "none", "aria-hidden": "true", style: `height: ${1.7 * this.names.length}em` });
+    this.sides = Object.fromEntries([["from", this.queries], ["to", this.names]].map(([side, names]) => [side, names.map((text, at) => h("button", { type: "button", class: "mi-end", tabindex: at ? -1 : 0, "aria-pressed": "false", onclick: () => this.pin(side, at), onkeydown: (e) => this.along(e, side, at),
+      onmouseenter: () => this.join({ side, at }), onmouseleave: () => this.join() }, h("bdi", { text }), h("span")))]));
+    const column = (side, label) => h("div", { role: "group", "aria-label": label, class: `mi-ends mi-${side}` }, h("b", { text: label }), ...this.sides[side]);
+    this.both = h("div", { class: "mi-row", role: "group", "aria-label": "Heads of this layer, drawn together" });
+    this.panel = h("div", { hidden: true }, this.title = h("h2"), heads > 1 ? this.both : "", h("div", { class: "mi-lines" }, column("from", "token that looks"), this.links, column("to", "is looked at")));
+    this.chart = h("div", { class: "mi-chart" }, this.panel);
+    this.mode = h("select", { onchange: () => this.set({ mode: this.mode.value }) }, h("option", { value: "pattern", text: "pattern" }), h("option", { value: "lines", text: "lines" }));
+    this.query = h("select", { onchange: () => this.set({ query: Number(this.query.value) }) }, ...this.queries.map((text, value) => h("option", { value, text })));
     this.side = h("div");
     const silent = this.get("silent").flat().some(Boolean);
     this.root = h("div", { class: "mi-graph mi-attention" }, h("h2", { class: "mi-title", text: clean(this.get("title"), 200) }),
-      h("p", { class: "mi-status", text: `Choose a head: click, or arrow keys. Each row of a picture is a token that looks (the first on top), each column one that is looked at; dark is much.${silent ? " Pale, dashed heads are silent: their output matrix is zero, so they write nothing, whatever they attend to." : ""}` }),
+      h("p", { class: "mi-status", text: `Choose a head: click, or arrow keys. In a pattern each row is a token that looks (the first on top), each column one that is looked at; as lines, tokens look from left to right. Dark is much.${this.get("unit") ? ` The numbers are ${this.get("unit")}.` : ""}${silent ? " Pale, dashed heads are silent: their output matrix is zero, so they write nothing, whatever they attend to." : ""}` }),
+      this.queries === this.names ? h("label", {}, "Show as ", this.mode) : "",
       h("div", { class: "mi-main" }, grid, this.chart, h("div", { class: "mi-side" }, h("section", { "aria-label": "Where a token looks" }, h("label", {}, "From token ", this.query), this.side))), this.live);
     el.append(this.root);
-    const off = listen(model, { "layer head": () => this.show(), query: () => this.look(), size: () => this.resize() });
+    this.paint();
+    const off = listen(model, { "layer head also": () => this.show(), mode: () => { this.paint(); this.show(); }, query: () => this.look(), size: () => this.resize() });
     this.cleanup = () => { off(); this.gone = true; cancelAnimationFrame(this.frame); };
     this.resize();
     this.show();
   }
 
-  get(key) { return this.model.get(key); }
-  set(values) {
-    for (const [key, value] of Object.entries(values)) this.model.set(key, value);
-    this.model.save_changes();
-  }
-  resize() { this.root.classList.toggle("mi-big", this.get("size") === "stage"); }
 
   button(layer, head) {
-    const rows = this.weights(layer, head), silent = this.get("silent")[layer][head], n = rows.length;
-    const canvas = h("canvas", { width: n, height: n, "aria-hidden": "true" }), pen = canvas.getContext("2d"), image = pen.createImageData(n, n);
-    rows.flat().forEach((w, i) => image.data.set([0, 114, 178].map((c) => 255 - (silent ? 0.35 : 1) * w * (255 - c)).concat(255), 4 * i));
-    pen.putImageData(image, 0, 0);
+    const silent = this.get("silent")[layer][head], canvas = h("canvas", { "aria-hidden": "true" });
     return h("button", { type: "button", role: "radio", class: `mi-head-button${silent ? " mi-silent" : ""}`, "aria-label": this.name(layer, head), onclick: () => this.set({ layer, head }) }, canvas, h("span", { text: `${layer}.${head}` }), silent ? h("span", { text: "silent" }) : "");
+  }
+
+  /** The small pictures: a pixel for each weight, or a line. */
+  paint() {
+    const [n, m] = this.get("shape").slice(2), drawn = this.get("mode") === "lines";
+    this.buttons.forEach((row, layer) => row.forEach((button, head) => {
+      const canvas = button.firstChild, rows = this.weights(layer, head), much = this.get("silent")[layer][head] ? 0.35 : 1, pen = Object.assign(canvas, drawn ? { width: 120, height: 120 } : { width: m, height: n }).getContext("2d");
+      if (drawn) for (const [, q, key, w] of lines([rows])) {
+        Object.assign(pen, { strokeStyle: "#0072b2", globalAlpha: much * w, lineWidth: 3 }).beginPath();
+        pen.moveTo(4, ((q + 0.5) * 120) / n);
+        pen.lineTo(116, ((key + 0.5) * 120) / m);
+        pen.stroke();
+      } else {
+        const image = pen.createImageData(m, n);
+        rows.flat().forEach((w, i) => image.data.set([0, 114, 178].map((c) => 255 - much * w * (255 - c)).concat(255), 4 * i));
+        pen.putImageData(image, 0, 0);
+      }
+    }));
   }
 
   name(layer, head) { return `head ${layer}.${head}${this.get("silent")[layer][head] ? ", silent" : ""}`; }
@@ -100,8 +128,49 @@ class View {
     }));
     this.look();
     cancelAnimationFrame(this.frame);
-    this.frame = requestAnimationFrame(() => this.draw(layer, head));
+    const linked = this.get("mode") === "lines";
+    this.mode.value = this.get("mode");
+    this.panel.hidden = !linked;
+    if (!linked) { this.frame = requestAnimationFrame(() => this.draw(layer, head)); return; }
+    for (const node of this.drawn.values()) node.hidden = true;
+    const also = this.get("also");
+    this.title.textContent = `${this.name(layer, head)}: lines from the token that looks to the one that is looked at`;
+    this.both.replaceChildren("With head ", ...this.buttons[layer].map((_, k) => h("button", { type: "button", "aria-pressed": String(k === head || also.includes(k)), disabled: k === head, onclick: () => this.set({ also: also.includes(k) ? also.filter((one) => one !== k) : [...also, k] }) },
+      h("svg:svg", { viewBox: "0 0 30 6", "aria-hidden": "true" }, h("svg:line", { x2: 30, y1: 3, y2: 3, class: `mi-link-${k % 4}` })), ` ${k}`)));
+    this.join();
   }
+
+  /** Draws the lines: all, or those of one token (the one under the pointer or else the pinned one), with its weights as numbers on the other side. */
+  join(only = this.pinned) {
+    const [layer, head] = [this.get("layer"), this.get("head")], heads = [head, ...this.get("also").filter((k) => k !== head && k < this.get("shape")[1])], one = this.weights(layer, head);
+    this.links.replaceChildren(...lines(heads.map((k) => this.weights(layer, k)), only).map(([k, q, key, w]) => h("svg:line", { x2: 1, y1: (q + 0.5) / this.queries.length, y2: (key + 0.5) / this.names.length, "stroke-opacity": w.toFixed(2), class: `mi-link-${heads[k] % 4}` })));
+    for (const [side, buttons] of Object.entries(this.sides)) buttons.forEach((button, at) => {
+      const weight = !only || only.side === side ? 0 : side === "to" ? one[only.at][at] : one[at][only.at];
+      button.lastChild.textContent = weight >= 0.005 ? this.said(weight) : "";
+      button.setAttribute("aria-pressed", String(this.pinned?.side === side && this.pinned.at === at));
+    });
+  }
+
+  pin(side, at) {
+    this.pinned = this.pinned?.side === side && this.pinned.at === at ? undefined : { side, at };
+    this.join();
+    if (side === "from") return this.set({ query: at });
+    const top = largest(this.weights(this.get("layer"), this.get("head")).map((row) => row[at]), 3);
+    this.live.textContent = `${this.names[at]} is looked at by ${top.map(([q, w]) => `${this.queries[q]}, ${this.said(w)}`).join("; ")}`;
+  }
+
+  along(e, side, at) {
+    const to = { ArrowUp: at - 1, ArrowDown: at + 1, Home: 0, End: this.sides[side].length - 1 }[e.key], next = this.sides[side][to];
+    if (e.key === "Escape") { this.pinned = undefined; this.join(); } else if (!next) return;
+    e.preventDefault();
+    e.stopPropagation();
+    if (!next) return;
+    this.sides[side].forEach((button) => { button.tabIndex = button === next ? 0 : -1; });
+    next.focus();
+    this.join({ side, at: to });
+  }
+
+  said(weight) { return this.get("unit") ? (weight * this.get("top")).toPrecision(2) : percent(weight); }
 
   /** CircuitsVis cannot be told to stop, so each head is drawn once and then hidden and shown. */
   async draw(layer, head) {
@@ -125,11 +194,11 @@ class View {
     const [layer, head, query] = ["layer", "head", "query"].map((key) => this.get(key)), top = largest(this.weights(layer, head)[query] ?? [], 6);
     this.query.value = String(query);
     const silent = this.get("silent")[layer][head];
-    this.side.replaceChildren(h("h3", { text: `${this.name(layer, head)} looks at` }), ...top.map(([k, w]) => h("div", { class: "mi-answer-row" }, h("b", {}, h("bdi", { text: this.names[k] })), bar("after", w, this.names[k]))),
+    this.side.replaceChildren(h("h3", { text: `${this.name(layer, head)} looks at` }), ...top.map(([k, w]) => h("div", { class: "mi-answer-row" }, h("b", {}, h("bdi", { text: this.names[k] })), bar("after", w, this.names[k], this.said(w)))),
       silent ? h("p", { class: "mi-quiet", text: "It writes nothing: its output matrix is zero." }) : "");
-    const text = `${this.name(layer, head)}: ${this.names[query]} looks at ${top.slice(0, 2).map(([k, w]) => `${this.names[k]}, ${percent(w)}`).join("; ")}`;
-    if (this.said !== undefined && this.said !== text) this.live.textContent = text;
-    this.said = text;
+    const text = `${this.name(layer, head)}: ${this.queries[query]} looks at ${top.slice(0, 2).map(([k, w]) => `${this.names[k]}, ${this.said(w)}`).join("; ")}`;
+    if (this.told !== undefined && this.told !== text) this.live.textContent = text;
+    this.told = text;
   }
 }
 

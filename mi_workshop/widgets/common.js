@@ -6,7 +6,7 @@ export function clean(text, length = 120) {
   return line.length > length ? `${line.slice(0, length - 1)}…` : line;
 }
 
-export const percent = (x) => (x > 0 && x < 0.0995 ? `${(100 * x).toFixed(1)} %` : `${Math.round(100 * x)} %`);
+export const percent = (x) => `${x < 0 ? "−" : ""}${Math.abs(x) < 0.0995 && x !== 0 ? Math.abs(100 * x).toFixed(1) : Math.round(Math.abs(100 * x))} %`;
 
 /** Before and after by token, the likeliest first, at most `count`: what leads on either side is always among them. */
 export function rows(before = [], after = [], count = 5) {
@@ -16,10 +16,10 @@ export function rows(before = [], after = [], count = 5) {
   return words.map((token) => ({ token, before: side(before, old, token), after: side(after, now, token) })).sort((a, b) => (b.after ?? b.before) - (a.after ?? a.before));
 }
 
-/** A DOM node; every text is set as text, so nothing in it can become markup. What takes the focus keeps its keys from a notebook's
+/** A DOM node ("svg:line": of a drawing); every text is set as text, so nothing in it can become markup. What takes the focus keeps its keys from a notebook's
  *  shortcuts: JupyterLab looks at the focused element first, and at those around it too late. */
 export function h(tag, props = {}, ...kids) {
-  const node = document.createElement(tag);
+  const node = tag.startsWith("svg:") ? document.createElementNS("http://www.w3.org/2000/svg", tag.slice(4)) : document.createElement(tag);
   if ("tabindex" in props || ["button", "select", "input"].includes(tag)) node.dataset.lmSuppressShortcuts = "true";
   for (const [key, value] of Object.entries(props)) {
     if (key === "text") node.textContent = value;
@@ -52,6 +52,17 @@ export function answered({ text = "", before = [], after = [], controls = [], er
   }
   if (error) out.push(h("p", { class: "mi-error", role: "alert", text: clean(error, 400) }));
   return out;
+}
+
+/** What every view does with the traits of its `model`. */
+export class Shared {
+  constructor(model) { this.model = model; }
+  get(key) { return this.model.get(key); }
+  set(values) {
+    for (const [key, value] of Object.entries(values)) this.model.set(key, value);
+    this.model.save_changes();
+  }
+  resize() { this.root.classList.toggle("mi-big", this.get("size") === "stage"); }
 }
 
 /** Call each function in `heard` (by trait names) when one of its traits changes; returns what undoes it. */

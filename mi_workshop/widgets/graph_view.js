@@ -1,5 +1,6 @@
 // The attribution graph of a prompt, in a notebook cell or a saved page: tokens across, layers up, answers on top.
 // First the logic, as exported functions without a browser (tests/js); then the view. All state lives in the model's traits.
+import { clean, h, percent, Shared } from "./common.js";
 
 export const FEATURE = 0, ERROR = 1, TOKEN = 2, ANSWER = 3, OTHER = 4;
 const KINDS = { "cross layer transcoder": FEATURE, "mlp reconstruction error": ERROR, embedding: TOKEN, logit: ANSWER };
@@ -246,12 +247,6 @@ export class History {
   }
 }
 
-/** Text fit for one line of a label: no control characters, none that turn the direction of writing, at most `length` long. */
-export function clean(text, length = 120) {
-  const line = String(text).slice(0, 2 * length + 50).replace(/[\u0000-\u001f\u007f-\u009f\u200e\u200f\u202a-\u202e\u2066-\u2069]+/g, " ");
-  return line.length > length ? `${line.slice(0, length - 1)}…` : line;
-}
-
 /** Greedy places for labels {x, y, w, h}, first come first served: {dx, dy}, or null where there is no room. Inside w × h. */
 export function place(labels, width, height, obstacles = []) {
   const taken = [...obstacles];
@@ -285,40 +280,10 @@ export function spelled(word, others = [], length = 24) {
   return bare && !others.some((other) => other !== word && clean(other, length).trim() === bare) ? bare : text.replaceAll(" ", "␣") || "␣";
 }
 
-const percent = (x) => `${x < 0 ? "−" : ""}${Math.abs(x) < 0.0995 && x !== 0 ? Math.abs(100 * x).toFixed(1) : Math.round(Math.abs(100 * x))} %`;
 const number = (x) => x.toLocaleString("en");
 const short = (label) => label.split(" @")[0];
 
-/** A model of traits without a kernel, for a saved page and for tests. */
-export function standIn(state) {
-  const heard = {};
-  if (typeof state.links === "string") {
-    const text = atob(state.links), bytes = new Uint8Array(text.length);
-    for (let i = 0; i < text.length; i++) bytes[i] = text.charCodeAt(i);
-    state.links = bytes;
-  }
-  return {
-    get: (key) => state[key],
-    set(key, value) { state[key] = value; for (const f of [...(heard[`change:${key}`] || [])]) f(); },
-    save_changes() {},
-    on(name, f) { for (const one of name.split(" ")) (heard[one] ??= []).push(f); },
-    off(name, f) { for (const one of name.split(" ")) heard[one] = (heard[one] || []).filter((h) => h !== f); },
-  };
-}
-
 // ------------------------------------------------------------------- the view
-
-function h(tag, props = {}, ...kids) {
-  const node = tag.includes(":") ? document.createElementNS("http://www.w3.org/2000/svg", tag.slice(4)) : document.createElement(tag);
-  for (const [key, value] of Object.entries(props)) {
-    if (key === "text") node.textContent = value;
-    else if (key.startsWith("on")) node.addEventListener(key.slice(2), value);
-    else if (value !== false && value !== null && value !== undefined) node.setAttribute(key, value === true ? "" : value);
-  }
-  if (["button", "input", "select"].includes(tag)) node.setAttribute("data-lm-suppress-shortcuts", "true"); // or A on a button inserts a notebook cell
-  node.append(...kids);
-  return node;
-}
 
 const KEYS = [
   ["← →", "to the neighbour in the same layer"], ["↑ ↓", "along the strongest link out, or in"], ["Enter", "select the node, or take it out of the selection"],
@@ -328,9 +293,10 @@ const KEYS = [
 ];
 const MARGIN = 0.25; // of the stage, drawn beyond each edge so that dragging uncovers something
 
-class View {
+class View extends Shared {
   constructor(model, el) {
-    Object.assign(this, { model, focus: -1, hover: -1, matches: [], match: -1, view: { k: 1, x: 0, y: 0 }, drawnView: null, dirty: new Set(), applying: false, pointers: new Map() });
+    super(model);
+    Object.assign(this, { focus: -1, hover: -1, matches: [], match: -1, view: { k: 1, x: 0, y: 0 }, drawnView: null, dirty: new Set(), applying: false, pointers: new Map() });
     this.build(el);
     this.history = new History(this.snapshot());
     const data = ["nodes", "links", "meta"], on = (keys, ...parts) => keys.forEach((key) => {
@@ -352,10 +318,6 @@ class View {
 
   snapshot() { return Object.fromEntries(["supernodes", "threshold", "interventions"].map((key) => [key, this.model.get(key)])); }
   remember(key) { if (!this.applying) this.history.record(this.snapshot(), key, Date.now()); }
-  set(values) {
-    for (const [key, value] of Object.entries(values)) this.model.set(key, value);
-    this.model.save_changes();
-  }
   say(text) { this.live.textContent = text; }
 
   // ---- building
