@@ -28,12 +28,16 @@ def _hooks(modules: list[nn.Module], hook: Callable[[nn.Module, Any, Any], Any])
             handle.remove()
 
 
-def raw(p: Problem) -> Weights:
-    """The attention weights themselves. Raises SaliencyError where there are none."""
+def _patterns(p: Problem) -> list[nn.Module]:
     if not p.patterns:
         raise SaliencyError(f"Attention weights need an attention layer, and {p.model} has none.")
+    return p.patterns
+
+
+def raw(p: Problem) -> Weights:
+    """The attention weights themselves. Raises SaliencyError, as all of these do, where there are none."""
     kept: list[Tensor] = []
-    with _hooks(p.patterns, lambda module, args, out: kept.append(out[0].float())), torch.no_grad():
+    with _hooks(_patterns(p), lambda module, args, out: kept.append(out[0].float())), torch.no_grad():
         p.forward(p.x)
     return kept
 
@@ -41,7 +45,7 @@ def raw(p: Problem) -> Weights:
 def gradient_weighted(p: Problem) -> Weights:
     """Attention times the gradient of the number by it, where positive (Chefer et al. 2021, their Ā before the mean over heads)."""
     kept: list[Tensor] = []
-    with _hooks(p.patterns, lambda module, args, out: kept.append(out)), torch.enable_grad():
+    with _hooks(_patterns(p), lambda module, args, out: kept.append(out)), torch.enable_grad():
         score = p.forward(p.x.detach().clone().requires_grad_()).sum()
     gradients = torch.autograd.grad(score, kept)
     return [(g * a).clamp(min=0)[0].detach().float() for g, a in zip(gradients, kept, strict=True)]

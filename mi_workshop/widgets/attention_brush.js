@@ -1,6 +1,6 @@
 // The attention brush: a bar for each word's attention weight, moved by mouse, touch or keys; Python says what the model then predicts.
 // First the logic, as exported functions without a browser (tests/js); then the view. All state lives in the model's traits.
-import { answered, clean, h, listen, percent, Shared } from "./common.js";
+import { answered, clean, h, listen, percent, renders, rove, Shared, stop } from "./common.js";
 
 /** Weights with that of word `i` set to `value` (kept from 0 to 1) and the others scaled so that all sum to 1; where they were 0, they share alike. */
 export function raised(weights, i, value) {
@@ -9,16 +9,10 @@ export function raised(weights, i, value) {
 }
 
 /** Weights with all of word `from` given to word `to`. */
-export function moved(weights, from, to) {
-  return weights.map((w, k) => (from === to ? w : k === from ? 0 : k === to ? w + weights[from] : w));
-}
+export function moved(weights, from, to) { return weights.map((w, k) => (from === to ? w : k === from ? 0 : k === to ? w + weights[from] : w)); }
 
-/** The same weights in another order (Fisher and Yates). */
-export function permuted(weights, random = Math.random) {
-  const out = [...weights];
-  for (let i = out.length - 1; i > 0; i--) { const k = Math.floor(random() * (i + 1)); [out[i], out[k]] = [out[k], out[i]]; }
-  return out;
-}
+/** The same weights in another order. */
+export const permuted = (weights, random = Math.random) => weights.map((w) => [random(), w]).sort((a, b) => a[0] - b[0]).map(([, w]) => w);
 
 class View extends Shared {
   constructor(model, el) {
@@ -33,7 +27,7 @@ class View extends Shared {
       h("div", { class: "mi-row" }, button("Uniform", () => this.bars.map(() => 1 / this.bars.length)), button("Permute", () => permuted(this.get("weights"))), button("Reset", () => this.get("own"))),
       h("div", { class: "mi-main" }, this.row = h("div", { class: "mi-words", onpointermove: (e) => this.move(e), onpointerup: (e) => this.up(e), onpointercancel: (e) => this.up(e) }, ...this.bars), h("div", { class: "mi-side" }, this.panel)), this.live);
     el.append(this.root);
-    this.cleanup = listen(model, { "weights own": () => this.show(), answer: () => this.tell(), size: () => this.resize() });
+    this.cleanup.push(listen(model, { "weights own": () => this.show(), answer: () => this.tell(), size: () => this.resize() }));
     this.resize();
     this.show();
     this.tell();
@@ -54,29 +48,22 @@ class View extends Shared {
 
   tell() {
     const answer = this.get("answer"), text = answer.error || answer.text || "";
-    this.panel.replaceChildren(...answered(answer), this.get("can_ask") ? "" : h("p", { class: "mi-quiet", text: "A saved page has no model to ask: open the notebook to see the prediction move." }));
+    this.panel.replaceChildren(h("h2", { text: "Prediction" }), ...answered(answer), this.get("can_ask") ? "" : h("p", { class: "mi-quiet", text: "A saved page has no model to ask: open the notebook to see the prediction move." }));
     if (this.told !== undefined && this.told !== text) this.live.textContent = clean(text, 300);
     this.told = text;
   }
 
   key(e, i) {
-    const now = this.get("weights"), step = { ArrowUp: 0.05, "+": 0.05, "=": 0.05, ArrowDown: -0.05, "-": -0.05, Home: -1, End: 1 }[e.key], next = this.bars[{ ArrowLeft: i - 1, ArrowRight: i + 1 }[e.key]];
-    if (e.altKey || e.ctrlKey || e.metaKey || (step === undefined && !next)) return;
-    e.preventDefault();
-    e.stopPropagation();
-    if (step) this.set({ weights: raised(now, i, now[i] + step) });
-    else this.choose(next);
-  }
-
-  choose(bar) {
-    for (const one of this.bars) one.tabIndex = one === bar ? 0 : -1;
-    bar.focus();
+    const now = this.get("weights"), step = { ArrowUp: 0.05, "+": 0.05, "=": 0.05, ArrowDown: -0.05, "-": -0.05, Home: -1, End: 1 }[e.key];
+    if (rove(e, this.bars, i, "ArrowLeft", "ArrowRight") || !step || e.altKey || e.ctrlKey || e.metaKey) return;
+    stop(e);
+    this.set({ weights: raised(now, i, now[i] + step) });
   }
 
   down(e, i) {
     if (e.button) return;
     e.preventDefault();
-    this.choose(this.bars[i]);
+    this.bars[i].focus();
     this.row.setPointerCapture(e.pointerId);
     this.press = { i, y: e.clientY, start: this.get("weights"), tall: this.bars[i].firstChild.clientHeight };
   }
@@ -91,14 +78,10 @@ class View extends Shared {
 
   up() {
     this.press = null;
-    for (const bar of this.bars) bar.classList.remove("mi-target");
+    this.bars.forEach((bar) => bar.classList.remove("mi-target"));
     this.show();
   }
 }
 
-export function render({ model, el }) {
-  const view = new View(model, el);
-  return () => view.cleanup();
-}
-
+export const render = renders(View);
 export default { render };

@@ -82,4 +82,4 @@ class AttentionBrush(View):
         """In words: the largest weights, and what has moved."""
         top = sorted(range(len(self.words)), key=lambda i: -self.weights[i])[:3]
         said = ", ".join(f"{self.words[i]} [{i}] {self.weights[i]:.2f}" for i in top)
-        return f"{self.title} Attention over {len(self.words)} words, most on {said}. {self.answer.get('error') or self.answer['text']}".replace("\n", " ")  # fmt: skip
+        return f"{self.title} · attention over {len(self.words)} words, most on {said}. {self.answer.get('error') or self.answer['text']}".replace("\n", " ")  # fmt: skip

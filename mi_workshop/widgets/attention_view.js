@@ -1,7 +1,7 @@
 // The head browser: every head as a small picture, the chosen head as CircuitsVis's pattern or as lines between tokens (in BertViz's manner),
 // and where a token looks, in words.
 // First the logic, as exported functions without a browser (tests/js); then the view. All state lives in the model's traits.
-import { bar, clean, h, listen, percent, Shared } from "./common.js";
+import { bar, clean, h, listen, percent, renders, rove, Shared, stop } from "./common.js";
 
 /** The weights as bytes (16-bit integers, 65,535 for 1): a function of (layer, head) that gives them as [query][key]. */
 export function unpack(bytes, [layers, heads, queries, keys]) {
@@ -11,9 +11,7 @@ export function unpack(bytes, [layers, heads, queries, keys]) {
 }
 
 /** The `count` keys with the largest weights: [position, weight], the largest first; of equal ones the earlier. None that get nothing. */
-export function largest(weights, count) {
-  return weights.map((w, k) => [k, w]).filter(([, w]) => w > 0).sort((a, b) => b[1] - a[1] || a[0] - b[0]).slice(0, count);
-}
+export function largest(weights, count) { return weights.map((w, k) => [k, w]).filter(([, w]) => w > 0).sort((a, b) => b[1] - a[1] || a[0] - b[0]).slice(0, count); }
 
 /** What is drawn of heads, each [query][key], as lines [number of the head, query, key, weight], the strongest last and at most `max` of them, none below
  *  1 %; of one query or one key alone where `only` is {side: "from" or "to", at}. */
@@ -29,24 +27,20 @@ export function neighbour([layer, head], key, layers, heads) {
 }
 
 /** CircuitsVis, from the page if it is there, otherwise from the kernel. */
-function circuitsVis(model) {
-  if (globalThis.CircuitsVis) return Promise.resolve(globalThis.CircuitsVis);
-  return new Promise((done, fail) => {
-    const heard = async (message, buffers) => {
-      if (message?.answer !== "circuitsvis") return;
-      model.off("msg:custom", heard);
-      if (message.error) return fail(new Error(message.error));
-      const address = URL.createObjectURL(new Blob([buffers[0]], { type: "text/javascript" }));
-      try {
-        if (!globalThis.CircuitsVis) await import(address);
-        done(globalThis.CircuitsVis);
-      } catch (error) { fail(error); } finally { URL.revokeObjectURL(address); }
-    };
+async function circuitsVis(model) {
+  if (globalThis.CircuitsVis) return globalThis.CircuitsVis;
+  const [message, buffers] = await new Promise((done) => {
+    const heard = (message, buffers) => { if (message?.answer === "circuitsvis") { model.off("msg:custom", heard); done([message, buffers]); } };
     model.on("msg:custom", heard);
     model.send({ ask: "circuitsvis" });
   });
+  if (message.error) throw new Error(message.error);
+  const address = URL.createObjectURL(new Blob([buffers[0]], { type: "text/javascript" }));
+  try { if (!globalThis.CircuitsVis) await import(address); } finally { URL.revokeObjectURL(address); }
+  return globalThis.CircuitsVis;
 }
 
+const SQUARE = { viewBox: "0 0 1 1", preserveAspectRatio: "none", "aria-hidden": "true" };
 let made = 0; // CircuitsVis draws into an element that it finds by its id
 
 class View extends Shared {
@@ -61,12 +55,12 @@ class View extends Shared {
     this.buttons = Array.from({ length: layers }, (_, layer) => Array.from({ length: heads }, (_, head) => this.button(layer, head)));
     const grid = h("div", { class: "mi-heads", role: "radiogroup", "aria-label": "Heads; layers upwards", onkeydown: (e) => this.key(e) },
       ...this.buttons.flatMap((row, layer) => [h("span", { text: `layer ${layer}` }), h("div", { class: "mi-layer-row" }, ...row)]).reduce((pairs, node, i, all) => (i % 2 ? [[all[i - 1], node], ...pairs] : pairs), []).flat());
-    this.links = h("svg:svg", { viewBox: "0 0 1 1", preserveAspectRatio: "none", "aria-hidden": "true", style: `height: ${1.7 * this.names.length}em` });
-    this.sides = Object.fromEntries([["from", this.queries], ["to", this.names]].map(([side, names]) => [side, names.map((text, at) => h("button", { type: "button", class: "mi-end", tabindex: at ? -1 : 0, "aria-pressed": "false", onclick: () => this.pin(side, at), onkeydown: (e) => this.along(e, side, at),
-      onmouseenter: () => this.join({ side, at }), onmouseleave: () => this.join() }, h("bdi", { text }), h("span")))]));
+    this.links = h("svg:svg", { ...SQUARE, style: `height: ${1.7 * this.names.length}em` });
+    this.sides = Object.fromEntries([["from", this.queries], ["to", this.names]].map(([side, names]) => [side, names.map((text, at) => h("button", { type: "button", class: "mi-end", tabindex: at ? -1 : 0, "aria-pressed": "false", onclick: () => this.pin(side, at), onkeydown: (e) => rove(e, this.sides[side], at, "ArrowUp", "ArrowDown"),
+      onmouseenter: () => this.join({ side, at }), onmouseleave: () => this.join(), onfocus: () => this.join({ side, at }), onblur: () => this.join() }, h("bdi", { text }), h("span")))]));
     const column = (side, label) => h("div", { role: "group", "aria-label": label, class: `mi-ends mi-${side}` }, h("b", { text: label }), ...this.sides[side]);
     this.both = h("div", { class: "mi-row", role: "group", "aria-label": "Heads of this layer, drawn together" });
-    this.panel = h("div", { hidden: true }, this.title = h("h2"), heads > 1 ? this.both : "", h("div", { class: "mi-lines" }, column("from", "token that looks"), this.links, column("to", "is looked at")));
+    this.panel = h("div", { hidden: true }, this.title = h("h2"), heads > 1 ? this.both : "", h("div", { class: "mi-long" }, h("div", { class: "mi-lines" }, column("from", "looks"), this.links, column("to", "is looked at"))));
     this.chart = h("div", { class: "mi-chart" }, this.panel);
     this.mode = h("select", { onchange: () => this.set({ mode: this.mode.value }) }, h("option", { value: "pattern", text: "pattern" }), h("option", { value: "lines", text: "lines" }));
     this.query = h("select", { onchange: () => this.set({ query: Number(this.query.value) }) }, ...this.queries.map((text, value) => h("option", { value, text })));
@@ -77,35 +71,22 @@ class View extends Shared {
       this.queries === this.names ? h("label", {}, "Show as ", this.mode) : "",
       h("div", { class: "mi-main" }, grid, this.chart, h("div", { class: "mi-side" }, h("section", { "aria-label": "Where a token looks" }, h("label", {}, "From token ", this.query), this.side))), this.live);
     el.append(this.root);
-    this.paint();
-    const off = listen(model, { "layer head also": () => this.show(), mode: () => { this.paint(); this.show(); }, query: () => this.look(), size: () => this.resize() });
-    this.cleanup = () => { off(); this.gone = true; cancelAnimationFrame(this.frame); };
+    this.cleanup.push(listen(model, { "layer head also mode": () => this.show(), query: () => this.look(), size: () => this.resize() }), () => { this.gone = true; cancelAnimationFrame(this.frame); });
     this.resize();
     this.show();
   }
 
-
   button(layer, head) {
-    const silent = this.get("silent")[layer][head], canvas = h("canvas", { "aria-hidden": "true" });
-    return h("button", { type: "button", role: "radio", class: `mi-head-button${silent ? " mi-silent" : ""}`, "aria-label": this.name(layer, head), onclick: () => this.set({ layer, head }) }, canvas, h("span", { text: `${layer}.${head}` }), silent ? h("span", { text: "silent" }) : "");
+    const rows = this.weights(layer, head), silent = this.get("silent")[layer][head], [n, m] = this.get("shape").slice(2);
+    const canvas = h("canvas", { width: m, height: n, "aria-hidden": "true" }), pen = canvas.getContext("2d"), image = pen.createImageData(m, n);
+    rows.flat().forEach((w, i) => image.data.set([0, 114, 178].map((c) => 255 - (silent ? 0.35 : 1) * w * (255 - c)).concat(255), 4 * i));
+    pen.putImageData(image, 0, 0);
+    return h("button", { type: "button", role: "radio", class: `mi-head-button${silent ? " mi-silent" : ""}`, "aria-label": this.name(layer, head), onclick: () => this.set({ layer, head }) }, canvas, h("svg:svg", SQUARE), h("span", { text: `${layer}.${head}` }), silent ? h("span", { text: "silent" }) : "");
   }
 
-  /** The small pictures: a pixel for each weight, or a line. */
-  paint() {
-    const [n, m] = this.get("shape").slice(2), drawn = this.get("mode") === "lines";
-    this.buttons.forEach((row, layer) => row.forEach((button, head) => {
-      const canvas = button.firstChild, rows = this.weights(layer, head), much = this.get("silent")[layer][head] ? 0.35 : 1, pen = Object.assign(canvas, drawn ? { width: 120, height: 120 } : { width: m, height: n }).getContext("2d");
-      if (drawn) for (const [, q, key, w] of lines([rows])) {
-        Object.assign(pen, { strokeStyle: "#0072b2", globalAlpha: much * w, lineWidth: 3 }).beginPath();
-        pen.moveTo(4, ((q + 0.5) * 120) / n);
-        pen.lineTo(116, ((key + 0.5) * 120) / m);
-        pen.stroke();
-      } else {
-        const image = pen.createImageData(m, n);
-        rows.flat().forEach((w, i) => image.data.set([0, 114, 178].map((c) => 255 - much * w * (255 - c)).concat(255), 4 * i));
-        pen.putImageData(image, 0, 0);
-      }
-    }));
+  /** Lines of SVG for heads of a layer; see `lines`. */
+  linesOf(layer, heads, only, max) {
+    return lines(heads.map((k) => this.weights(layer, k)), only, max).map(([k, q, key, w]) => h("svg:line", { x2: 1, y1: (q + 0.5) / this.queries.length, y2: (key + 0.5) / this.names.length, "stroke-opacity": w.toFixed(2), class: `mi-link-${heads[k] % 4}` }));
   }
 
   name(layer, head) { return `head ${layer}.${head}${this.get("silent")[layer][head] ? ", silent" : ""}`; }
@@ -113,8 +94,7 @@ class View extends Shared {
   key(e) {
     const [layers, heads] = this.get("shape"), to = neighbour([this.get("layer"), this.get("head")], e.key, layers, heads);
     if (!to || e.altKey || e.ctrlKey || e.metaKey) return;
-    e.preventDefault();
-    e.stopPropagation();
+    stop(e);
     this.set({ layer: to[0], head: to[1] });
     this.buttons[to[0]][to[1]].focus();
   }
@@ -129,9 +109,11 @@ class View extends Shared {
     this.look();
     cancelAnimationFrame(this.frame);
     const linked = this.get("mode") === "lines";
+    this.root.classList.toggle("mi-linked", linked);
     this.mode.value = this.get("mode");
     this.panel.hidden = !linked;
     if (!linked) { this.frame = requestAnimationFrame(() => this.draw(layer, head)); return; }
+    this.buttons.forEach((row, l) => row.forEach(({ children: [, svg] }, i) => { if (!svg.firstChild) svg.append(...this.linesOf(l, [i], null, 200)); }));
     for (const node of this.drawn.values()) node.hidden = true;
     const also = this.get("also");
     this.title.textContent = `${this.name(layer, head)}: lines from the token that looks to the one that is looked at`;
@@ -143,7 +125,7 @@ class View extends Shared {
   /** Draws the lines: all, or those of one token (the one under the pointer or else the pinned one), with its weights as numbers on the other side. */
   join(only = this.pinned) {
     const [layer, head] = [this.get("layer"), this.get("head")], heads = [head, ...this.get("also").filter((k) => k !== head && k < this.get("shape")[1])], one = this.weights(layer, head);
-    this.links.replaceChildren(...lines(heads.map((k) => this.weights(layer, k)), only).map(([k, q, key, w]) => h("svg:line", { x2: 1, y1: (q + 0.5) / this.queries.length, y2: (key + 0.5) / this.names.length, "stroke-opacity": w.toFixed(2), class: `mi-link-${heads[k] % 4}` })));
+    this.links.replaceChildren(...this.linesOf(layer, heads, only));
     for (const [side, buttons] of Object.entries(this.sides)) buttons.forEach((button, at) => {
       const weight = !only || only.side === side ? 0 : side === "to" ? one[only.at][at] : one[at][only.at];
       button.lastChild.textContent = weight >= 0.005 ? this.said(weight) : "";
@@ -157,17 +139,6 @@ class View extends Shared {
     if (side === "from") return this.set({ query: at });
     const top = largest(this.weights(this.get("layer"), this.get("head")).map((row) => row[at]), 3);
     this.live.textContent = `${this.names[at]} is looked at by ${top.map(([q, w]) => `${this.queries[q]}, ${this.said(w)}`).join("; ")}`;
-  }
-
-  along(e, side, at) {
-    const to = { ArrowUp: at - 1, ArrowDown: at + 1, Home: 0, End: this.sides[side].length - 1 }[e.key], next = this.sides[side][to];
-    if (e.key === "Escape") { this.pinned = undefined; this.join(); } else if (!next) return;
-    e.preventDefault();
-    e.stopPropagation();
-    if (!next) return;
-    this.sides[side].forEach((button) => { button.tabIndex = button === next ? 0 : -1; });
-    next.focus();
-    this.join({ side, at: to });
   }
 
   said(weight) { return this.get("unit") ? (weight * this.get("top")).toPrecision(2) : percent(weight); }
@@ -185,9 +156,7 @@ class View extends Shared {
       const library = await circuitsVis(this.model);
       if (this.gone) return;
       library.render(id, library.AttentionPattern, { attention: this.weights(layer, head), tokens: this.get("tokens").map((token) => clean(token, 20)), maxValue: 1, minValue: -1, positiveColor: "#0072b2", upperTriColor: "#e6e6e6", zoomed: true });
-    } catch (error) {
-      node.append(h("p", { class: "mi-error", role: "alert", text: clean(error.message || "CircuitsVis cannot be loaded.", 300) }));
-    }
+    } catch (error) { node.append(h("p", { class: "mi-error", role: "alert", text: clean(error.message || "CircuitsVis cannot be loaded.", 300) })); }
   }
 
   look() {
@@ -202,9 +171,5 @@ class View extends Shared {
   }
 }
 
-export function render({ model, el }) {
-  const view = new View(model, el);
-  return () => view.cleanup();
-}
-
+export const render = renders(View);
 export default { render };

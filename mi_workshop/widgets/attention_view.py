@@ -69,7 +69,7 @@ class AttentionView(View):
         if strange:
             raise TypeError(f"AttentionView has no trait {strange[0]!r}.")
         whole = np.rint(65535 * np.clip(attention.pattern / attention.top, 0, 1)).astype("<u2")
-        start = {"layer": whole.shape[0] - 1, "query": whole.shape[2] - 1, "mode": "lines" if attention.queries else "pattern"} | traits
+        start = {"layer": whole.shape[0] - 1, "query": 0 if attention.tokens[0] == "<class>" else whole.shape[2] - 1, "mode": "lines" if attention.queries else "pattern"} | traits
         weighted = attention.kind not in ("attention", "rollout")
         super().__init__(
             pattern=whole.tobytes(), shape=list(whole.shape), tokens=list(attention.tokens), silent=attention.silent.tolist(),

@@ -1,6 +1,6 @@
 // A heat map: rows by columns, a number in each cell where it fits; Enter or a click asks Python about a cell.
 // First the logic, as exported functions without a browser (tests/js); then the view. All state lives in the model's traits.
-import { answered, clean, h, listen, Shared } from "./common.js";
+import { answered, clean, h, listen, renders, Shared, stop } from "./common.js";
 
 /** Red, green and blue (0 to 255) of `value` on the scale, and whether black or white is read better on it. */
 export function colour(value, low, high, scale) {
@@ -43,10 +43,10 @@ class View extends Shared {
     this.root = h("div", { class: "mi-graph mi-heat" }, this.head, this.status,
       h("div", { class: "mi-main" }, h("div", {}, h("div", { class: "mi-scroll" }, this.grid), this.legend), h("div", { class: "mi-side" }, this.panel)), this.live);
     el.append(this.root);
-    const off = listen(model, { "rows columns upward title": () => this.build(), "cells low high scale unit": () => this.fill(), "selected answer can_ask": () => this.show(), size: () => this.resize() });
-    this.watch = new ResizeObserver(() => this.fit());
-    this.watch.observe(this.root);
-    this.cleanup = () => { off(); this.watch.disconnect(); };
+    this.cleanup.push(listen(model, { "rows columns upward title": () => this.build(), "cells low high scale unit": () => this.fill(), "selected answer can_ask": () => this.show(), size: () => this.resize() }));
+    const watch = new ResizeObserver(() => this.fit());
+    watch.observe(this.root);
+    this.cleanup.push(() => watch.disconnect());
     this.resize();
     this.build();
   }
@@ -107,13 +107,11 @@ class View extends Shared {
     this.grid.classList.toggle("mi-upright", this.names.some((n) => n.scrollWidth > box.clientWidth + 3));
   }
 
-
   // ---- choosing
   key(e) {
     const move = step(this.here ?? this.first(), e.key, this.get("rows").length, this.get("columns").length, this.get("upward"), e.ctrlKey || e.metaKey);
     if (e.altKey || !(move || e.key === "Enter" || e.key === " " || e.key === "Escape")) return;
-    e.preventDefault();
-    e.stopPropagation();
+    stop(e);
     if (move) this.go(move);
     else this.ask(e.key === "Escape" ? [] : this.here ?? this.first());
   }
@@ -152,9 +150,5 @@ class View extends Shared {
   }
 }
 
-export function render({ model, el }) {
-  const view = new View(model, el);
-  return () => view.cleanup();
-}
-
+export const render = renders(View);
 export default { render };
