@@ -17,6 +17,7 @@ export const permuted = (weights, random = Math.random) => weights.map((w) => [r
 class View extends Shared {
   constructor(model, el) {
     super(model);
+    this.start = this.get("weights");
     this.live = h("div", { class: "mi-live", role: "status", "aria-live": "polite" });
     this.bars = this.get("words").map((word, i) => h("div", { class: "mi-word", role: "slider", tabindex: i ? -1 : 0, "aria-orientation": "vertical", "aria-valuemin": 0, "aria-valuemax": 100, "aria-label": `${clean(word, 30)} [${i}]`, onkeydown: (e) => this.key(e, i), onpointerdown: (e) => this.down(e, i) },
       h("div", { class: "mi-well" }, h("i", { class: "mi-own" }), h("i", { class: "mi-now" })), h("span", { class: "mi-number" }), h("bdi", { text: clean(word, 14) })));
@@ -27,7 +28,7 @@ class View extends Shared {
       h("div", { class: "mi-row" }, button("Uniform", () => this.bars.map(() => 1 / this.bars.length)), button("Permute", () => permuted(this.get("weights"))), button("Reset", () => this.get("own"))),
       h("div", { class: "mi-main" }, this.row = h("div", { class: "mi-words", onpointermove: (e) => this.move(e), onpointerup: (e) => this.up(e), onpointercancel: (e) => this.up(e) }, ...this.bars), h("div", { class: "mi-side" }, this.panel)), this.live);
     el.append(this.root);
-    this.cleanup.push(listen(model, { "weights own": () => this.show(), answer: () => this.tell(), size: () => this.resize() }));
+    this.cleanup.push(listen(model, { "weights own": () => this.show(), "answer can_ask": () => this.tell(), size: () => this.resize() }));
     this.resize();
     this.show();
     this.tell();
@@ -35,6 +36,7 @@ class View extends Shared {
 
   show() {
     const [own, now] = [this.get("own"), this.get("weights")];
+    if (!this.get("can_ask")) this.tell();
     if (!this.press) this.scale = Math.max(0.2, ...own, ...now);
     this.bars.forEach((bar, i) => {
       const [first, second] = bar.firstChild.children;
@@ -47,7 +49,7 @@ class View extends Shared {
   }
 
   tell() {
-    const answer = this.get("answer"), text = answer.error || answer.text || "";
+    const answer = this.get("can_ask") || this.get("weights") === this.start ? this.get("answer") : {}, text = answer.error || answer.text || "";
     this.panel.replaceChildren(h("h2", { text: "Prediction" }), ...answered(answer), this.get("can_ask") ? "" : h("p", { class: "mi-quiet", text: "A saved page has no model to ask: open the notebook to see the prediction move." }));
     if (this.told !== undefined && this.told !== text) this.live.textContent = clean(text, 300);
     this.told = text;

@@ -61,10 +61,7 @@ export function answered({ text = "", before = [], after = [], controls = [], er
 export class Shared {
   constructor(model) { Object.assign(this, { model, cleanup: [] }); }
   get(key) { return this.model.get(key); }
-  set(values) {
-    for (const [key, value] of Object.entries(values)) this.model.set(key, value);
-    this.model.save_changes();
-  }
+  set(values) { for (const [key, value] of Object.entries(values)) this.model.set(key, value); this.model.save_changes(); }
   resize() { this.root.classList.toggle("mi-big", this.get("size") === "stage"); }
 }
 

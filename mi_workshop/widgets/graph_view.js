@@ -192,10 +192,7 @@ export function circuit(g, supernodes, rows, chain, made = [], max = 9) {
 /** `ids` as the supernode `label`; a node belongs to one supernode, so it leaves its old one. An empty list dissolves. */
 export function group(supernodes, label, ids) {
   const out = {};
-  for (const [name, old] of Object.entries(supernodes)) {
-    const rest = name === label ? [] : old.filter((id) => !ids.includes(id));
-    if (rest.length) out[name] = rest;
-  }
+  for (const [name, old] of Object.entries(supernodes)) { const rest = name === label ? [] : old.filter((id) => !ids.includes(id)); if (rest.length) out[name] = rest; }
   return ids.length ? { ...out, [label]: [...ids] } : out;
 }
 

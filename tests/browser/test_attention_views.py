@@ -111,13 +111,15 @@ def bar(page, name):
 
 def test_brush_by_keyboard(bars, rooms):
     own = trait(bars, "own")
-    assert "no model to ask" in bars.locator(".mi-side").inner_text()
+    panel = bars.locator(".mi-side")
+    assert "prediction by 0.00" in panel.inner_text() and "no model to ask" in panel.inner_text()
     bars.get_by_role("button", name="Reset").focus()
     bars.keyboard.press("Tab")
     bars.keyboard.press("ArrowRight")
     bars.keyboard.press("ArrowUp")
     now = trait(bars, "weights")
     assert now[1] == pytest.approx(own[1] + 0.05) and sum(now) == pytest.approx(1)
+    assert "prediction by" not in panel.inner_text(), "a saved page does not know what the prediction is now"
     assert now[2] / now[0] == pytest.approx(own[2] / own[0])
     assert bar(bars, "went [1]").get_attribute("aria-valuenow") == str(round(100 * now[1]))
     bars.keyboard.press("End")
