@@ -140,7 +140,9 @@ def _attention(model: Any, input: Any, target: Any, kind: str) -> Attention:
     p = problem(model, input, target)
     found = weights.KINDS[kind](p)
     if len({each.shape for each in found}) > 1:
-        raise SaliencyError(f"The layers of {p.model} do not all attend to the same tokens: they cannot be shown together.")
+        raise SaliencyError(
+            f"The layers of {p.model} do not all attend to the same tokens: they cannot be shown together."
+        )
     pattern = torch.stack(found).cpu().numpy()
     tokens = [f"{name}" for name in p.shown] if not p.picture else _patches(p.shown, pattern.shape[-1], p.class_token)
     blocks = getattr(network(model), "blocks", [])

@@ -68,16 +68,23 @@ def draw_lines(attention: Attention, layer: int, heads: list[int]) -> Figure:
     names, and every head as a small picture, layers upwards."""
     n_layers, n_heads, queries, keys = attention.pattern.shape
     share = attention.pattern / attention.top
-    side = float(np.clip(5 / max(n_layers, n_heads), 0.4, 1.4)) if n_layers * n_heads > 1 else 0.0
+    side = float(np.clip(4 / max(n_layers, n_heads), 0.4, 1.2)) if n_layers * n_heads > 1 else 0.0
     tall = float(np.clip(0.22 * keys + 0.9, 2.5, 12))
-    figure = new_figure(5.2 + side * n_heads, max(tall, (side + 0.25) * n_layers + 0.4))
+    figure = new_figure(4.6 + side * n_heads, max(tall, (side + 0.25) * n_layers + 0.4))
     chosen, small = figure.subfigures(1, 2, width_ratios=[5, side * n_heads]) if side else (figure, None)
     colours = ["#0072b2", "#b34f00", "#00664b", "#333333"]
 
-    def draw(ax: Any, weights: np.ndarray, head: int, width: float, much: float = 1.0) -> None:
-        for q, k in np.argwhere(weights >= 0.01):
+    def draw(ax: Any, weights: np.ndarray, head: int, width: float, much: float = 1.0, least: float = 0.01) -> None:
+        for q, k in np.argwhere(weights >= least):
             alpha = float(much * min(weights[q, k], 1))
-            ax.plot([0, 1], [(q + 0.5) / queries, (k + 0.5) / keys], color=colours[head % 4], lw=width, alpha=alpha, ls=["-", "--", ":", "-."][head % 4])
+            ax.plot(
+                [0, 1],
+                [(q + 0.5) / queries, (k + 0.5) / keys],
+                color=colours[head % 4],
+                lw=width,
+                alpha=alpha,
+                ls=["-", "--", ":", "-."][head % 4],
+            )
         ax.set(xlim=(0, 1), ylim=(1, 0), xticks=[], yticks=[])
 
     ax = chosen.add_subplot()
@@ -95,16 +102,23 @@ def draw_lines(attention: Attention, layer: int, heads: list[int]) -> Figure:
         for row, line in enumerate(small.subplots(n_layers, n_heads, squeeze=False)[::-1]):
             for head, ax in enumerate(line):
                 silent = bool(attention.silent[row, head])
-                draw(ax, share[row, head], 0, 0.8, 0.35 if silent else 1)
-                ax.set_title(f"{row}.{head}{' silent' if silent else ''}", fontsize=float(np.clip(7 * side, 5, 9)), pad=2)
+                draw(ax, share[row, head], 0, 0.8, 0.35 if silent else 1, least=0.05)
+                ax.set_title(
+                    f"{row}.{head}{' silent' if silent else ''}", fontsize=float(np.clip(7 * side, 5, 9)), pad=2
+                )
     return figure
 
 
-def draw_brush(words: list[str], own: list[float], now: list[float], before: list[tuple[str, float]], after: dict[str, float]) -> Figure:
+def draw_brush(
+    words: list[str], own: list[float], now: list[float], before: list[tuple[str, float]], after: dict[str, float]
+) -> Figure:
     """The attention weights of the words, the model's own hatched and those of now filled, and the prediction with either."""
     figure = new_figure(float(np.clip(0.34 * len(words) + 3.4, 6, 16)), 3.2)
     left, right = figure.subplots(1, 2, width_ratios=[max(0.34 * len(words), 3), 2.2])
-    for ax, names, pair in ((left, words, (own, now)), (right, [c for c, _ in before], ([p for _, p in before], [after[c] for c, _ in before]))):
+    for ax, names, pair in (
+        (left, words, (own, now)),
+        (right, [c for c, _ in before], ([p for _, p in before], [after[c] for c, _ in before])),
+    ):
         at = np.arange(len(names))
         ax.bar(at - 0.2, pair[0], 0.4, color="white", edgecolor=GREY, hatch="////", label="the model's own")
         ax.bar(at + 0.2, pair[1], 0.4, color=BLUE, edgecolor=INK, label="now")

@@ -232,7 +232,9 @@ def test_the_brush_asks_the_model(rooms):
     assert list(shown.values()) == sorted(shown.values(), reverse=True)
     np.testing.assert_allclose([shown[c] for c in Rooms.classes], said, atol=1e-6)
     own = rooms.predict([passage])[0][0]
-    assert f"by {distance(view.own, view.weights):.2f}, the prediction by {distance(own, said):.2f}" in view.answer["text"]
+    assert (
+        f"by {distance(view.own, view.weights):.2f}, the prediction by {distance(own, said):.2f}" in view.answer["text"]
+    )
     for wrong in ([1.0], [-1.0] + [1.0] * 11, [0.0] * 12, [float("nan")] * 12):
         with pytest.raises(traitlets.TraitError, match="Give 12 weights"):
             view.weights = wrong

@@ -54,8 +54,15 @@ class AttentionBrush(View):
     @t.validate("weights")
     def _normalised(self, proposal: Any) -> list[float]:
         given = np.array(proposal.value, float)
-        if given.shape != (len(self._passage.words),) or not np.isfinite(given).all() or (given < 0).any() or not given.any():
-            raise t.TraitError(f"Give {len(self._passage.words)} weights, one of 0 or more for each word, and not all 0.")
+        if (
+            given.shape != (len(self._passage.words),)
+            or not np.isfinite(given).all()
+            or (given < 0).any()
+            or not given.any()
+        ):
+            raise t.TraitError(
+                f"Give {len(self._passage.words)} weights, one of 0 or more for each word, and not all 0."
+            )
         return (given / given.sum()).tolist()
 
     def _ask(self, change: Any = None) -> None:

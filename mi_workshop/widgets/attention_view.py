@@ -46,7 +46,22 @@ class AttentionView(View):
 
     _esm = module("attention_view.js")
     _css = STYLE + (HERE / "attention_view.css").read_text(encoding="utf-8")
-    saved = ("pattern", "shape", "tokens", "queries", "silent", "title", "unit", "top", "mode", "layer", "head", "also", "query", "size")
+    saved = (
+        "pattern",
+        "shape",
+        "tokens",
+        "queries",
+        "silent",
+        "title",
+        "unit",
+        "top",
+        "mode",
+        "layer",
+        "head",
+        "also",
+        "query",
+        "size",
+    )
     pattern = t.Bytes().tag(sync=True)  # [layer, head, query, key] as 16-bit integers, 65,535 for ``top``
     shape = t.List(t.Int()).tag(sync=True)
     tokens = t.List(t.Unicode()).tag(sync=True)
@@ -69,7 +84,11 @@ class AttentionView(View):
         if strange:
             raise TypeError(f"AttentionView has no trait {strange[0]!r}.")
         whole = np.rint(65535 * np.clip(attention.pattern / attention.top, 0, 1)).astype("<u2")
-        start = {"layer": whole.shape[0] - 1, "query": 0 if attention.tokens[0] == "<class>" else whole.shape[2] - 1, "mode": "lines" if attention.queries else "pattern"} | traits
+        start = {
+            "layer": whole.shape[0] - 1,
+            "query": 0 if attention.tokens[0] == "<class>" else whole.shape[2] - 1,
+            "mode": "lines" if attention.queries else "pattern",
+        } | traits
         weighted = attention.kind not in ("attention", "rollout")
         super().__init__(
             pattern=whole.tobytes(), shape=list(whole.shape), tokens=list(attention.tokens), silent=attention.silent.tolist(),

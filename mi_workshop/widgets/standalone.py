@@ -42,7 +42,9 @@ def page(graph: AttributionGraph, traits: dict[str, Any] | None = None) -> str:
     shown |= {"meta": shown["meta"] | {"why": FILE}}
     css = (HERE / "graph_view.css").read_text(encoding="utf-8")
     words = f"<h2>The circuit in words</h2><pre>{html.escape(graph.words())}</pre>"
-    return document(graph.figure(), graph.describe(), shown, module("graph_view.js"), css, title=graph.prompt, more=words)
+    return document(
+        graph.figure(), graph.describe(), shown, module("graph_view.js"), css, title=graph.prompt, more=words
+    )
 
 
 def document(

@@ -12,7 +12,12 @@ from mi_workshop.models.attention_rnn import AttentionRNN, PassageModel
 from mi_workshop.worlds import Rooms
 
 STORY = "Sandra went to the garden. John moved to the office. Where is Sandra?"
-EVIL = ["</script><script>window.hit = 1</script>", "<img src=x onerror='window.hit = 1'>", "\u202eevil\u2066", "x" * 5000]
+EVIL = [
+    "</script><script>window.hit = 1</script>",
+    "<img src=x onerror='window.hit = 1'>",
+    "\u202eevil\u2066",
+    "x" * 5000,
+]
 KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
 STUCK = "document.documentElement.scrollWidth <= innerWidth"
 LINES = ".mi-lines > svg line"
