@@ -18,6 +18,18 @@ from mi_workshop.worlds.passages import Passage, Passages
 Guide = Callable[[Sequence[Passage]], Float[Tensor, "passage position"]]  # attention weights from elsewhere
 
 
+class WeightedMean(nn.Module):
+    """The mean of states by attention weights. ``pattern`` passes the weights through unchanged, as [passage, head, query, key] with one head
+    and one query, the answer: hook it to read or change them, or to take their gradient."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pattern = nn.Identity()
+
+    def forward(self, weights: Float[Tensor, "passage position"], states: Tensor) -> Float[Tensor, "passage width"]:
+        return (self.pattern(weights[:, None, None])[:, 0, 0, :, None] * states).sum(1)
+
+
 class AttentionRNN(nn.Module):
     """Embedding, encoder, additive attention, linear output.
 
@@ -32,7 +44,7 @@ class AttentionRNN(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(width, width), nn.Tanh()) if encoder == "mlp" else None
         self.key, self.query = nn.Linear(width, width), nn.Linear(width, width, bias=False)
         self.score = nn.Linear(width, 1, bias=False)
-        self.out = nn.Linear(2 * width, classes)
+        self.mean, self.out = WeightedMean(), nn.Linear(2 * width, classes)
 
     def encode(self, tokens: Int[Tensor, "passage position"]) -> Float[Tensor, "passage position width"]:
         """State of each token; the padding after a passage is not read."""
@@ -51,8 +63,7 @@ class AttentionRNN(nn.Module):
         if weights is None:
             scores = self.score(torch.tanh(self.key(states) + self.query(asked)[:, None]))[..., 0]
             weights = scores.masked_fill(tokens == 0, -torch.inf).softmax(-1)
-        context = (weights[..., None] * states).sum(1)
-        return self.out(torch.cat([context, asked], -1)), weights
+        return self.out(torch.cat([self.mean(weights, states), asked], -1)), weights
 
 
 @dataclass(eq=False)

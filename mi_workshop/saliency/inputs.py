@@ -49,7 +49,7 @@ class Problem:
     ``x``: pixels [1, rgb, y, x] or embeddings [1, token, width]; ``baseline``: one or several such inputs that stand for "nothing here";
     ``shown``: the picture as bytes, or the tokens; ``target``: the number, in words. ``patterns``: modules that pass attention weights
     [row, head, query, key] through, first layer first; the number is read at the queries ``read``; the first key is no part of the input
-    where there is a ``class_token``.
+    where there is a ``class_token``. ``one_query``: the answer alone attends, not each token.
     """
 
     forward: Scalar
@@ -62,6 +62,7 @@ class Problem:
     patterns: list[nn.Module] = field(default_factory=list)
     read: list[int] = field(default_factory=list)
     class_token: bool = False
+    one_query: bool = False
 
     @property
     def picture(self) -> bool:
@@ -221,7 +222,8 @@ def _passage(model: PassageModel, text: str | Passage, target: Any, baseline: An
     x = module.embed(tokens)
     base, said = _text_baseline(x, module.embed.weight, baseline, _finder(world.vocabulary, name))
     forward = Scalar(_embedded(module, "embed", logit), module)
-    return Problem(forward, x, base, list(passage.words), f"logit of {world.classes[k]}", name, said)
+    words, said_target, patterns = list(passage.words), f"logit of {world.classes[k]}", [module.mean.pattern]
+    return Problem(forward, x, base, words, said_target, name, said, patterns, [0], one_query=True)
 
 
 @torch.no_grad()

@@ -22,6 +22,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from .inputs import Problem, SaliencyError
+from .weights import gradient_weighted, norm_weighted, raw, rollout
 
 ADDING = (
     "integrated_gradients",
@@ -34,6 +35,10 @@ UNSIGNED = (
     "guided_backprop",
     "grad_cam",
     "relevance",
+    "attention",
+    "attention_norm",
+    "attention_gradient",
+    "rollout",
 )  # they say how much, not in which direction
 DRAWING = ("smoothgrad", "gradient_shap", "kernel_shap")  # they draw at random
 PATCH = 8  # pixels: side of the patches that Kernel SHAP switches on and off, and of those that a waterfall sums over
@@ -100,15 +105,15 @@ def _guided_backprop(p: Problem) -> Tensor:
 
 def _grad_cam(p: Problem, layer: str | None = None) -> Tensor:
     """Feature maps of ``layer`` (a convolution's or ReLU's name; by default the last), weighted by their mean gradients, where positive
-    (Selvaraju et al. 2017). Without convolutions: the last attention layer's pattern times its gradient, where positive, read like ``relevance``."""
+    (Selvaraju et al. 2017). Without convolutions: ``attention_gradient`` of the last layer."""
     maps = {n: m for n, m in p.forward.parts.named_modules() if isinstance(m, nn.Conv2d | nn.ReLU)}
     last = max((i for i, m in enumerate(maps.values()) if isinstance(m, nn.Conv2d)), default=-1)
     if layer is not None and layer not in maps:
         have = f"it has {', '.join(maps)}" if maps else "it has no convolutions"
         raise SaliencyError(f"There is no layer {layer!r} of feature maps in {p.model}; {have}.")
     if last < 0 or not p.picture:
-        if p.patterns:
-            return _on_input(p, _weighted_patterns(p)[-1])
+        if p.patterns and not p.one_query:
+            return _attention_gradient(p)
         raise SaliencyError(
             f"grad_cam needs a convolution or self-attention layer, and {p.model} has none here: choose {_fitting(p)}."
         )
@@ -121,26 +126,40 @@ def _grad_cam(p: Problem, layer: str | None = None) -> Tensor:
 def _relevance(p: Problem) -> Tensor:
     """Relevance propagated through all attention layers (Chefer et al. 2021, self-attention): from the identity on, R += Ā R, Ā being
     the mean over heads of pattern times gradient, where positive. The identity itself is taken off at the end."""
-    if not p.patterns:
+    if p.one_query or not p.patterns:
         raise SaliencyError(f"relevance needs self-attention layers, and {p.model} has none: choose {_fitting(p)}.")
-    weighted = _weighted_patterns(p)
+    weighted = [each.mean(0) for each in gradient_weighted(p)]
     whole = torch.eye(len(weighted[0])).to(weighted[0])
     for each in weighted:
         whole = whole + each @ whole
     return _on_input(p, whole - torch.eye(len(whole)).to(whole))
 
 
-def _weighted_patterns(p: Problem) -> list[Float[Tensor, "query key"]]:
-    """Attention times its gradient, where positive, mean over heads, of each layer."""
-    kept: list[Tensor] = []
-    handles = [m.register_forward_hook(lambda m, args, out: kept.append(out)) for m in p.patterns]
-    try:
-        score = p.forward(p.x.detach().clone().requires_grad_()).sum()
-    finally:
-        for handle in handles:
-            handle.remove()
-    gradients = torch.autograd.grad(score, kept)
-    return [(g * a).clamp(min=0).mean(1)[0].detach() for g, a in zip(gradients, kept, strict=True)]
+def _chosen(p: Problem, layers: str, weights: Callable[[Problem], list[Float[Tensor, "head query key"]]]) -> Tensor:
+    if layers not in ("last", "all"):
+        raise SaliencyError(f"There are no layers {layers!r}: choose 'last' or 'all'.")
+    found = torch.stack([each.mean(0) for each in weights(p)])
+    return _on_input(p, found[-1] if layers == "last" else found.mean(0))
+
+
+def _attention(p: Problem, layers: str = "last") -> Tensor:
+    """Attention weights as they are, mean over heads, of the ``"last"`` layer or as the mean over ``"all"``."""
+    return _chosen(p, layers, raw)
+
+
+def _attention_norm(p: Problem, layers: str = "last") -> Tensor:
+    """Attention times the length of what it passes on (Kobayashi et al. 2020), mean over heads; ``layers`` as for ``attention``."""
+    return _chosen(p, layers, norm_weighted)
+
+
+def _attention_gradient(p: Problem, layers: str = "last") -> Tensor:
+    """Attention times its gradient, where positive, mean over heads; ``layers`` as for ``attention``."""
+    return _chosen(p, layers, gradient_weighted)
+
+
+def _rollout(p: Problem) -> Tensor:
+    """Attention rolled out through all layers, each mixed with the identity (Abnar and Zuidema 2020)."""
+    return _on_input(p, rollout(p)[-1][0])
 
 
 def _on_input(p: Problem, weights: Float[Tensor, "query key"]) -> Tensor:
@@ -222,14 +241,17 @@ def _checked(p: Problem, segments: Any) -> dict[str, np.ndarray]:
 METHODS: dict[str, Callable[..., Any]] = {
     "gradient": _gradient, "gradient_x_input": _gradient_x_input, "smoothgrad": _smoothgrad, "integrated_gradients": _integrated_gradients,
     "guided_backprop": _guided_backprop, "grad_cam": _grad_cam, "relevance": _relevance, "occlusion": _occlusion, "kernel_shap": _kernel_shap,
-    "gradient_shap": _gradient_shap,
+    "gradient_shap": _gradient_shap, "attention": _attention, "attention_norm": _attention_norm,
+    "attention_gradient": _attention_gradient, "rollout": _rollout,
 }  # fmt: skip
-NO_BASELINE = ("gradient", "gradient_x_input", "smoothgrad", "guided_backprop", "grad_cam", "relevance")
+ATTENTION = ("attention", "attention_norm", "attention_gradient", "rollout", "relevance")  # made of attention weights
+NO_BASELINE = ("gradient", "gradient_x_input", "smoothgrad", "guided_backprop", "grad_cam", *ATTENTION)
 
 
 def _fitting(p: Problem) -> str:
     """The methods that fit a problem, in words."""
     relu = any(isinstance(m, nn.ReLU) for m in p.forward.modules())
     maps = p.picture and any(isinstance(m, nn.Conv2d) for m in p.forward.modules())
-    lacks = {"guided_backprop": not relu, "grad_cam": not (maps or p.patterns), "relevance": not p.patterns}
+    lacks = {name: not p.patterns or (p.one_query and name in ("rollout", "relevance")) for name in ATTENTION}
+    lacks |= {"guided_backprop": not relu, "grad_cam": not maps and (p.one_query or not p.patterns)}
     return either([name for name in METHODS if not lacks.get(name)])
