@@ -36,7 +36,9 @@ def files(folder):
     }
     for name, data in content.values():
         (folder / name).write_bytes(data)
-    return {"no such file": folder / "cat.png", "a folder": folder} | {k: folder / name for k, (name, _) in content.items()}
+    return {"no such file": folder / "cat.png", "a folder": folder} | {
+        k: folder / name for k, (name, _) in content.items()
+    }
 
 
 def _header(width, height):
@@ -45,5 +47,9 @@ def _header(width, height):
     def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    parts = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)), chunk(b"IDAT", zlib.compress(b"")), chunk(b"IEND", b"")
+    parts = (
+        chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)),
+        chunk(b"IDAT", zlib.compress(b"")),
+        chunk(b"IEND", b""),
+    )
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)

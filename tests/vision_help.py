@@ -9,7 +9,12 @@ from pathlib import Path
 CLIP, VIT, RESNET = "openai/clip-vit-base-patch32", "google/vit-base-patch16-224", "microsoft/resnet-50"
 OWN, HEADLESS, BERT = "somebody/cats-vit", "somebody/headless-vit", "somebody/bert"
 OPENAI = {"image_mean": [0.48145466, 0.4578275, 0.40821073], "image_std": [0.26862954, 0.26130258, 0.27577711]}
-CLASSES = {i: f"thing {i}" for i in range(24)} | {0: "tabby, tabby cat", 1: "Egyptian cat", 2: "tiger", 3: "goldfish, Carassius auratus"}
+CLASSES = {i: f"thing {i}" for i in range(24)} | {
+    0: "tabby, tabby cat",
+    1: "Egyptian cat",
+    2: "tiger",
+    3: "goldfish, Carassius auratus",
+}
 SENTENCES = ["a photo of a cat", "a photo of a dog", "a large red circle", "two small blue squares", "photograph"] * 3
 
 
@@ -26,8 +31,17 @@ def build(root: Path) -> Path:
     vision = size | {"image_size": 48, "patch_size": 12}
     config = CLIPConfig(text_config=text, vision_config=vision, projection_dim=24)
     _livelier(CLIPModel(config)).save_pretrained(converted)
-    resized = {"do_resize": True, "size": 48, "resample": 3, "do_center_crop": True, "crop_size": 48, "do_normalize": True}
-    _write(converted / "preprocessor_config.json", resized | OPENAI | {"feature_extractor_type": "CLIPFeatureExtractor"})
+    resized = {
+        "do_resize": True,
+        "size": 48,
+        "resample": 3,
+        "do_center_crop": True,
+        "crop_size": 48,
+        "do_normalize": True,
+    }
+    _write(
+        converted / "preprocessor_config.json", resized | OPENAI | {"feature_extractor_type": "CLIPFeatureExtractor"}
+    )
     for file in converted.iterdir():
         if file.suffix != ".safetensors":
             (root / CLIP).mkdir(parents=True, exist_ok=True)
@@ -37,10 +51,16 @@ def build(root: Path) -> Path:
     half = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "do_normalize": True, "do_resize": True}
     plain = half | {"image_processor_type": "ViTImageProcessor", "size": {"height": 48, "width": 48}}
     vit = ViTConfig(**size, image_size=48, patch_size=12, id2label=CLASSES, initializer_range=0.3)
-    for repo, net in ((VIT, ViTForImageClassification(vit)), (OWN, ViTForImageClassification(vit)), (HEADLESS, ViTModel(vit))):
+    for repo, net in (
+        (VIT, ViTForImageClassification(vit)),
+        (OWN, ViTForImageClassification(vit)),
+        (HEADLESS, ViTModel(vit)),
+    ):
         net.save_pretrained(root / repo)
         _write(root / repo / "preprocessor_config.json", plain)
-    resnet = ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="bottleneck", id2label=CLASSES)
+    resnet = ResNetConfig(
+        embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="bottleneck", id2label=CLASSES
+    )
     ResNetForImageClassification(resnet).save_pretrained(root / RESNET)
     crop = half | {"image_processor_type": "ConvNextImageProcessor", "size": {"shortest_edge": 48}, "crop_pct": 0.875}
     _write(root / RESNET / "preprocessor_config.json", crop)
@@ -70,9 +90,13 @@ def _tokenizer(folder: Path) -> int:
     from transformers import CLIPTokenizerFast
 
     trained = Tokenizer(models.BPE(end_of_word_suffix="</w>", continuing_subword_prefix=""))
-    trained.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Whitespace(), pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    trained.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Whitespace(), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
     letters = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=600, initial_alphabet=letters, end_of_word_suffix="</w>", show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=600, initial_alphabet=letters, end_of_word_suffix="</w>", show_progress=False
+    )
     trained.train_from_iterator(SENTENCES, trainer)
     model = json.loads(trained.to_str())["model"]
     vocabulary = {t: i for i, t in enumerate([*letters, *(f"{c}</w>" for c in letters)])}
@@ -82,5 +106,7 @@ def _tokenizer(folder: Path) -> int:
     _write(folder / "vocab.json", vocabulary)
     merges = [" ".join(m) if isinstance(m, list) else m for m in model["merges"]]
     (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]) + "\n", encoding="utf-8")
-    CLIPTokenizerFast(str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=16).save_pretrained(folder)
+    CLIPTokenizerFast(str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=16).save_pretrained(
+        folder
+    )
     return len(vocabulary)

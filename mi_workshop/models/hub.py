@@ -20,7 +20,11 @@ from mi_workshop.models import ModelError, names
 from mi_workshop.models.faults import cache, duration, faults, offline, unreachable
 
 LARGE = 2 * 10**9  # bytes of weights that are not run on a CPU unless asked for
-TYPES = {"clip": "CLIPModel", "vit": "ViTForImageClassification", "resnet": "ResNetForImageClassification"}  # of models of pictures, by model_type
+TYPES = {
+    "clip": "CLIPModel",
+    "vit": "ViTForImageClassification",
+    "resnet": "ResNetForImageClassification",
+}  # of models of pictures, by model_type
 PACE = 20e6  # bytes a second: the download that the expected time is said for
 
 

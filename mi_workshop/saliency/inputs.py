@@ -137,7 +137,9 @@ def _classified(model: ImageModel, picture: Any, target: Any, baseline: Any) -> 
     k = _class(target, model.classes, lambda: model(shown), model.name)
     forward = Scalar(lambda pixels: model.module(pixels)[:, k], model.module)
     patterns = getattr(model.module, "image_patterns", [])
-    return Problem(forward, x, base, shown, f"logit of {model.classes[k]}", model.name, said, patterns, [0], bool(patterns))
+    return Problem(
+        forward, x, base, shown, f"logit of {model.classes[k]}", model.name, said, patterns, [0], bool(patterns)
+    )
 
 
 @torch.no_grad()

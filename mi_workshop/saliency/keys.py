@@ -56,7 +56,8 @@ class Key(Shown):
     def true_mask(self, key: str = "model") -> np.ndarray:
         """Pixels or tokens of the model key's strongest part, or of all parts that should matter (``"world"``)."""
         names = [self.strongest] if key == "model" else list(self.table.index[self.table.matters])
-        return np.any([self.masks[name] for name in names], axis=0)
+        nothing = np.zeros_like(next(iter(self.masks.values())))
+        return np.any([nothing, *(self.masks[name] for name in names)], axis=0)
 
     def words(self) -> str:
         top = self.table.sort_values("effect", ascending=False).head(4)
