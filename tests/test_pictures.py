@@ -7,8 +7,8 @@ import warnings
 
 import numpy as np
 import pytest
-from PIL import Image
 from pictures_help import FAULTS, files
+from PIL import Image
 
 import mi_workshop as mi
 from mi_workshop.models import ModelError

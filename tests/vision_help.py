@@ -21,7 +21,15 @@ SENTENCES = ["a photo of a cat", "a photo of a dog", "a large red circle", "two 
 def build(root: Path) -> Path:
     """Write the repositories under ``root``."""
     import torch
-    from transformers import CLIPConfig, CLIPModel, ResNetConfig, ResNetForImageClassification, ViTConfig, ViTForImageClassification, ViTModel  # fmt: skip
+    from transformers import (  # fmt: skip
+        CLIPConfig,
+        CLIPModel,
+        ResNetConfig,
+        ResNetForImageClassification,
+        ViTConfig,
+        ViTForImageClassification,
+        ViTModel,
+    )
 
     torch.manual_seed(0)
     size = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}

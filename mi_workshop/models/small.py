@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -67,10 +67,11 @@ class ImageModel:
     module: Any = field(repr=False)
     world: Scenes | None = field(repr=False)
     classes: tuple[str, ...] = field(repr=False)
+    read: Callable[[Pictures], Tensor] = field(default=to_pixels, repr=False)
 
     def pixels(self, pictures: Pictures) -> Float[Tensor, "picture rgb y x"]:
-        """What ``module`` reads; see ``to_pixels``."""
-        return to_pixels(pictures)
+        """What ``module`` reads, in [0, 1]; see ``to_pixels``, or for models from the Hub ``vision_hub.reader``."""
+        return self.read(pictures)
 
     @torch.no_grad()
     def __call__(self, pictures: Pictures) -> Float[Tensor, "picture class"]:
@@ -96,10 +97,11 @@ class ImageTextModel:
     name: str
     module: Any = field(repr=False)
     world: Any = field(repr=False)
+    read: Callable[[Pictures], Tensor] = field(default=to_pixels, repr=False)
 
     def pixels(self, pictures: Pictures) -> Float[Tensor, "picture rgb y x"]:
-        """What ``module`` reads of pictures; see ``to_pixels``."""
-        return to_pixels(pictures)
+        """What ``module`` reads of pictures, in [0, 1]; see ``to_pixels``, or for models from the Hub ``vision_hub.reader``."""
+        return self.read(pictures)
 
     @cached_property
     def vocabulary(self) -> tuple[str, ...]:

@@ -5,6 +5,8 @@ Both read pixels in [0, 1] as ``[picture, rgb, 64, 64]``. ``vision_hub`` gives l
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -97,11 +99,11 @@ class CLIP(nn.Module):
         )  # fmt: skip
         self.class_token = nn.Parameter(torch.randn(d) * 0.5)
         self.row_position, self.column_position = (nn.Parameter(torch.randn(8, d) * 0.5) for _ in range(2))
-        self.visual = nn.ModuleList(Block(d, n_heads) for _ in range(n_visual))
+        self.visual: Any = nn.ModuleList(Block(d, n_heads) for _ in range(n_visual))
         self.visual_norm, self.visual_out = nn.LayerNorm(d), nn.Linear(d, d_out, bias=False)
         self.words = nn.Embedding(vocabulary, d)
         self.word_position = nn.Parameter(torch.randn(max_tokens, d))
-        self.textual = nn.ModuleList(Block(d, n_heads) for _ in range(n_textual))
+        self.textual: Any = nn.ModuleList(Block(d, n_heads) for _ in range(n_textual))
         self.textual_norm, self.textual_out = nn.LayerNorm(d), nn.Linear(d, d_out, bias=False)
         self.log_scale = nn.Parameter(torch.tensor(2.0))
 

@@ -8,12 +8,11 @@ Means and spreads of the colours are taken off inside the module, so that a base
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -34,21 +33,25 @@ def attend(module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor 
     return (weights @ value).transpose(1, 2).contiguous(), weights
 
 
+def patterns(net: nn.Module) -> list[nn.Module]:
+    """Give each attention layer a ``pattern`` for its weights to pass through; returned first layer first."""
+    layers: list[Any] = [m for m in net.modules() if type(m).__name__ in ("CLIPAttention", "ViTSelfAttention")]
+    for layer in layers:
+        layer.pattern = nn.Identity()
+    return [layer.pattern for layer in layers]
+
+
 class Seeing(nn.Module):
-    """What CLIP and the classifiers share: a network of transformers, its attention patterns, and colours as the processor would scale them."""
+    """What CLIP and the classifiers share: colours as their processor scales them."""
 
-    def __init__(self, net: Any, processor: Any) -> None:
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, processor: Any) -> None:
         super().__init__()
-        scaled = getattr(processor, "do_normalize", False)
         for name, numbers in (("mean", processor.image_mean), ("std", processor.image_std)):
-            given = torch.tensor(numbers if scaled else [float(name == "std")] * 3, dtype=torch.float32)
-            self.register_buffer(name, given[:, None, None], persistent=False)
-        for attention in self.attentions(net):
-            attention.pattern = nn.Identity()
-
-    @staticmethod
-    def attentions(net: nn.Module) -> list[Any]:
-        return [m for m in net.modules() if type(m).__name__ in ("CLIPAttention", "ViTSelfAttention")]
+            given = numbers if getattr(processor, "do_normalize", False) else [float(name == "std")] * 3
+            self.register_buffer(name, torch.tensor(given, dtype=torch.float32)[:, None, None], persistent=False)
 
     def seen(self, pixels: Tensor) -> Tensor:
         return (pixels - self.mean) / self.std
@@ -58,12 +61,8 @@ class Classifier(Seeing):
     """``net`` as a function from pixels to logits."""
 
     def __init__(self, net: Any, processor: Any) -> None:
-        super().__init__(net, processor)
-        self.net = net
-
-    @property
-    def image_patterns(self) -> list[nn.Module]:
-        return [m.pattern for m in self.attentions(self.net)]
+        super().__init__(processor)
+        self.net, self.image_patterns = net, patterns(net)
 
     def forward(self, pixels: Float[Tensor, "picture rgb y x"]) -> Float[Tensor, "picture class"]:
         return self.net(self.seen(pixels)).logits
@@ -75,18 +74,11 @@ class HubCLIP(Seeing):
     image_parts, text_parts = ("vision_model", "visual_projection"), ("text_model", "text_projection")
 
     def __init__(self, net: Any, processor: Any) -> None:
-        super().__init__(net, processor)
+        super().__init__(processor)
         self.vision_model, self.visual_projection = net.vision_model, net.visual_projection
         self.text_model, self.text_projection = net.text_model, net.text_projection
-        self.words, self.log_scale = net.text_model.embeddings.token_embedding, net.logit_scale
-
-    @property
-    def image_patterns(self) -> list[nn.Module]:
-        return [m.pattern for m in self.attentions(self.vision_model)]
-
-    @property
-    def text_patterns(self) -> list[nn.Module]:
-        return [m.pattern for m in self.attentions(self.text_model)]
+        self.words = net.text_model.embeddings.token_embedding
+        self.image_patterns, self.text_patterns = patterns(net.vision_model), patterns(net.text_model)
 
     def text_read(self, words: int) -> list[int]:
         """Queries that the text's vector is read at: the end token's."""
@@ -103,58 +95,54 @@ class HubCLIP(Seeing):
         return self.encode_image(pixels) @ self.encode_text(tokens).T
 
 
-class _Processed:
-    """Pixels by the model's own image processor."""
+def reader(name: str, processor: Any, module: Seeing) -> Callable[[Pictures], Float[Tensor, "picture rgb y x"]]:
+    """What a model reads of pictures: Scenes, or arrays of bytes [y, x, rgb] of any size."""
 
-    name: str
-    module: Any
-    processor: Any
-
-    def pixels(self, pictures: Pictures) -> Float[Tensor, "picture rgb y x"]:
-        """What ``module`` reads of pictures: Scenes, or arrays of bytes [y, x, rgb] of any size. ModelError for others."""
+    def read(pictures: Pictures) -> Tensor:
         given = images(pictures)
-        for shape in (a.shape for a in given):
-            if max(shape[:2]) > LONGEST * min(shape[:2]):
-                raise ModelError(f"A picture of {shape[1]} × {shape[0]} pixels is too long and narrow for {self.name}: cut a part out.")  # fmt: skip
-        made = self.processor(given, do_normalize=False, return_tensors="pt", input_data_format="channels_last")
-        return made.pixel_values.float().clamp(0, 1).to(self.module.mean.device)
+        for y, x, _ in (a.shape for a in given):
+            if max(y, x) > LONGEST * min(y, x):
+                raise ModelError(f"A picture of {x} × {y} pixels is too long and narrow for {name}: cut a part out.")
+        made = processor(given, do_normalize=False, return_tensors="pt", input_data_format="channels_last")
+        return made.pixel_values.float().clamp(0, 1).to(module.mean.device)
+
+    return read
 
 
-class HubImageModel(_Processed, ImageModel):
-    def __init__(self, name: str, module: Classifier, processor: Any, classes: Sequence[str]) -> None:
-        ImageModel.__init__(self, name, module, None, tuple(classes))
-        self.processor = processor
+class HubImageTextModel(ImageTextModel):
+    """With CLIP's tokenizer."""
 
+    tokenizer: Any
+    max_tokens: int
 
-class HubImageTextModel(_Processed, ImageTextModel):
-    def __init__(self, name: str, module: HubCLIP, processor: Any, tokenizer: Any, max_tokens: int) -> None:
-        ImageTextModel.__init__(self, name, module, None)
-        self.processor, self.tokenizer, self.max_tokens = processor, tokenizer, max_tokens
-        ids = tokenizer.get_vocab()
-        self.framing = frozenset(tokenizer.all_special_ids)
-        self.vocabulary = tuple(token if ids[token] in self.framing else readable(token) for token in sorted(ids, key=ids.__getitem__))  # fmt: skip
+    @cached_property
+    def vocabulary(self) -> tuple[str, ...]:
+        """The text of each token; "…" where its word goes on."""
+        from transformers.models.clip.tokenization_clip import bytes_to_unicode
+
+        own, ids = {letter: byte for byte, letter in bytes_to_unicode().items()}, self.tokenizer.get_vocab()
+        texts = []
+        for token in sorted(ids, key=ids.__getitem__):
+            text = bytes(own.get(letter, 0) for letter in token.removesuffix("</w>")).decode("utf-8", "replace")
+            texts.append(token if ids[token] in self.framing else text + "…" * (not token.endswith("</w>")))
+        return tuple(texts)
+
+    @cached_property
+    def framing(self) -> frozenset[int]:
+        return frozenset(self.tokenizer.all_special_ids)
 
     def tokens(self, queries: str | Sequence[str]) -> Int[Tensor, "query word"]:
         """Token ids with a start and an end token. Raises ModelError for a query that is empty or too long."""
         rows = [queries] if isinstance(queries, str) else list(queries)
-        if not rows or not all(re.search(r"\w", q) for q in rows):
+        if not rows or not all(map(str.strip, rows)):
             raise ModelError("The query is empty: try 'a photo of a cat'.")
         found = self.tokenizer(rows, padding=True, return_tensors="pt").input_ids
-        if found.shape[1] > self.max_tokens:
-            raise ModelError(f"The query has {found.shape[1]} tokens, {self.name} reads at most {self.max_tokens}: shorten it.")  # fmt: skip
+        if (n := found.shape[1]) > self.max_tokens:
+            raise ModelError(f"The query has {n} tokens, {self.name} reads at most {self.max_tokens}: shorten it.")
         return found.to(self.module.mean.device)
 
     def words(self, query: str) -> list[str]:
         return [self.vocabulary[i] for i in self.tokens(query)[0].tolist()]
-
-
-def readable(token: str) -> str:
-    """One of CLIP's byte pairs as text; "…" where the word goes on."""
-    from transformers.models.clip.tokenization_clip import bytes_to_unicode
-
-    own = {letter: byte for byte, letter in bytes_to_unicode().items()}
-    text = bytes(own[letter] for letter in token.removesuffix("</w>")).decode("utf-8", "replace")
-    return text if token.endswith("</w>") else f"{text}…"
 
 
 def load_vision(repo: str, files: list[Path], device: torch.device) -> ImageModel | ImageTextModel:
@@ -166,16 +154,17 @@ def load_vision(repo: str, files: list[Path], device: torch.device) -> ImageMode
 
         transformers.AttentionInterface.register("patterns", attend)
         plain: dict[str, Any] = {} if kind == "resnet" else {"attn_implementation": "patterns"}
-        net, info = getattr(transformers, TYPES[kind]).from_pretrained(
-            folder, use_safetensors=True, output_loading_info=True, dtype=torch.float32, **plain
-        )
+        given = plain | {"use_safetensors": True, "output_loading_info": True, "dtype": torch.float32}
+        net, info = getattr(transformers, TYPES[kind]).from_pretrained(folder, **given)
         processor = transformers.AutoImageProcessor.from_pretrained(folder, use_fast=False, trust_remote_code=False)
         tokenizer = transformers.CLIPTokenizerFast.from_pretrained(folder) if kind == "clip" else None
     if info["missing_keys"]:
         raise ModelError(f"{repo} has no weights for {min(info['missing_keys'])}: it is no trained {TYPES[kind]}.")
-    net = net.eval().requires_grad_(False).to(device)
-    name = repo.rpartition("/")[2]
-    if tokenizer:
-        return HubImageTextModel(name, HubCLIP(net, processor).to(device).eval(), processor, tokenizer, net.config.text_config.max_position_embeddings)  # fmt: skip
-    classes = [str(net.config.id2label[i]) for i in range(net.config.num_labels)]
-    return HubImageModel(name, Classifier(net, processor).to(device).eval(), processor, classes)
+    name, net = repo.rpartition("/")[2], net.requires_grad_(False)
+    module = (HubCLIP if tokenizer else Classifier)(net, processor).to(device).eval()
+    if not tokenizer:
+        classes = tuple(str(net.config.id2label[i]) for i in range(net.config.num_labels))
+        return ImageModel(name, module, None, classes, reader(name, processor, module))
+    model = HubImageTextModel(name, module, None, reader(name, processor, module))
+    model.tokenizer, model.max_tokens = tokenizer, net.config.text_config.max_position_embeddings
+    return model

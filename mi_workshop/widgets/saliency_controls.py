@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 import ipywidgets as w
 
 from mi_workshop.models.small import ImageModel, ImageTextModel
-from mi_workshop.pictures import ONLY_SHAPES, read_picture
+from mi_workshop.pictures import read_picture
 from mi_workshop.plots import image, png
 from mi_workshop.saliency.attribution import METHODS, Attribution, attribute
+from mi_workshop.saliency.explore import against, in_words
 from mi_workshop.saliency.inputs import FILLED, SaliencyError, problem
 from mi_workshop.saliency.keys import Key, answer_keys
 from mi_workshop.saliency.methods import NO_BASELINE, either
-from mi_workshop.saliency.scores import agreement, curve_areas, curves, mass, pointing
 from mi_workshop.widgets.view import Pictured
 from mi_workshop.worlds.scenes import SIDE, Scenes
 
@@ -46,38 +46,31 @@ class Explorer(Pictured, w.VBox):
     """``saliency.explore``: see there. ``method``, ``baseline`` and ``options`` ({name: slider}) are controls, ``attribution`` is the map shown,
     ``scores`` what it scores; ``error`` is the sentence shown instead, "" where there is none."""
 
-    def __init__(self, model: Any, input: Any, target: Any = None, method: str = "integrated_gradients") -> None:
-        self.model, self.input, self.target = model, input, target
-        self.options: dict[str, w.Widget] = {}
-        self.attribution: Attribution | None = None
-        self.key: Key | None = None
-        self.scores: dict[str, float] = {}
-        self.error = ""
+    attribution: Attribution
+    key: Key | None
+    scores: dict[str, float]
+    options: dict[str, w.Widget]
+
+    def __init__(self, model: Any, input: Any, target: Any = None, method: str = "integrated_gradients", above: tuple[w.Widget, ...] = ()) -> None:  # fmt: skip
+        self.model, self.input, self.target, self.error = model, input, target, ""
         baselines = [*FILLED, "blur"] if problem(model, input, target).picture else ["mean", "zero"]
         if method not in METHODS:
             raise SaliencyError(f"There is no method {method!r}; choose {either(METHODS)}.")
         self.method = w.Dropdown(options=list(METHODS), value=method, description="method", style=STYLE)
         self.baseline = w.Dropdown(options=baselines, description="baseline", style=STYLE)
-        self._sliders, self._map, self._said = w.VBox(), w.HTML(), w.HTML()
-        super().__init__(
-            [w.HBox([w.VBox([*self.top(), self.method, self.baseline, self._sliders]), self._said]), self._map]
-        )
+        self._sliders, self._map, self._said = w.VBox(), w.HTML(), w.HTML(layout=w.Layout(max_width="24em"))
+        super().__init__([*above, self.method, self.baseline, self._sliders, w.HBox([self._map, self._said])])
         self.method.observe(self._choose, "value")
         self.baseline.observe(self._show, "value")
-        self._new_input()
+        self._begin()
         if self.error:
             raise SaliencyError(self.error)
 
-    def top(self) -> list[w.Widget]:
-        """Controls above those of the method."""
-        return []
-
-    # ----------------------------------------------------------------- computing
-    def _new_input(self, change: Any = None) -> None:
+    def _begin(self) -> None:
         """Another input: its answer keys, where a world knows them, are computed once."""
         try:
             self.key = answer_keys(self.model, self.input, self.target)
-        except Exception:  # no key, or what is asked does not fit, which the map will say
+        except Exception:  # no key; or what is asked does not fit, which the map will say
             self.key = None
         self._choose()
 
@@ -91,55 +84,32 @@ class Explorer(Pictured, w.VBox):
 
     def _show(self, change: Any = None) -> None:
         """Compute and show; nothing is raised here, since no one would see it."""
-        self._said.value = "<p>Computing …</p>"
+        self._said.value = said(["Computing …"])
         try:
             p = problem(self.model, self.input, self.target, self.baseline.value)
-            options = {name: slider.value for name, slider in self.options.items()}
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                found = attribute(p, None, method=self.method.value, **options)
-                self.scores = self._score(found) if self.key else curve_areas(curves(p, found.scores))
+                found = attribute(
+                    p, None, None, self.method.value, **{name: s.value for name, s in self.options.items()}
+                )
+                self.scores = against(p, found, self.key)
             self.attribution, self.error = found, ""
-            figure = found.figure()
+            figure = self.figure()
             data = base64.b64encode(png(figure, dpi=120)).decode()
             self._map.value = image(data, found.words(), int(figure.get_figwidth() * 80))
-            self._said.value = "".join(f"<p>{html.escape(line)}</p>" for line in self._lines())
+            self._said.value = said([*in_words(self.scores, self.key), f"{found.seconds:.2f} s"])
         except Exception as error:
             known = isinstance(error, ValueError) and str(error)
             self.error = str(error) if known else f"This went wrong in the kernel: {type(error).__name__}."
-            self._map.value, self._said.value = "", f'<p role="alert">{html.escape(self.error)}</p>'
+            self._map.value, self._said.value = "", said([self.error], "alert")
 
-    def _score(self, a: Attribution) -> dict[str, float]:
-        assert self.key is not None
-        ranked, masks = agreement(a, self.key), {key: self.key.true_mask(key) for key in ("model", "world")}
-        out = {"tau": ranked["tau"], "auc": ranked["auc"]}
-        for key, mask in masks.items():
-            out |= {f"pointing_{key}": float(pointing(a, mask)), f"mass_{key}": mass(a, mask)}
-        return out
-
-    def _lines(self) -> list[str]:
-        """The scores in words."""
-        assert self.attribution is not None
-        s, seconds = self.scores, f"{self.attribution.seconds:.2f} s"
-        if not self.key:
-            return [f"No answer key: insertion {s['insertion']:.2f} (should be large), deletion {s['deletion']:.2f} (small).", seconds]  # fmt: skip
-        lines = []
-        for key, about, name in (("model", f"what changes {self.attribution.model}", "tau"), ("world", "what should matter", "auc")):  # fmt: skip
-            hit = "points at it" if s[f"pointing_{key}"] else "points elsewhere"
-            rank = f"{'rank agreement τ' if name == 'tau' else 'AUC'} {s[name]:.2f}"
-            lines.append(f"{key.capitalize()} key ({about}): {hit}, {s[f'mass_{key}']:.0%} of the mass inside, {rank}.")
-        return [*lines, seconds]
-
-    # ------------------------------------------------------------------- showing
     def figure(self) -> Figure:
         """The map that is shown, or the last before an error."""
-        assert self.attribution is not None
         return self.attribution.figure()
 
     def describe(self) -> str:
         """The map and its scores in words, or the error."""
-        assert self.attribution is not None
-        return self.error or " ".join([self.attribution.words(), *self._lines()[:-1]])
+        return self.error or " ".join([self.attribution.words(), *in_words(self.scores, self.key)])
 
 
 class PictureUpload(Explorer):
@@ -148,38 +118,41 @@ class PictureUpload(Explorer):
     def __init__(self, model: Any, query: str | None = None, picture: Any = None, method: str = "grad_cam") -> None:
         if not isinstance(model, ImageModel | ImageTextModel):
             raise SaliencyError(f"Pictures are for models that look at pictures, not for {type(model).__name__}.")
-        self.upload = w.FileUpload(accept="image/*", multiple=False, description="Your picture")
-        words = "query" if isinstance(model, ImageTextModel) else "class"
-        query = "a red circle" if query is None and words == "query" else query
-        self.text = w.Text(value=query or "", description=words, placeholder="the likeliest", continuous_update=False, style=STYLE)  # fmt: skip
-        self.note = w.HTML()
+        asks = isinstance(model, ImageTextModel)
+        query = query or ("a red circle" if asks else "")
+        self.upload, self.note = w.FileUpload(accept="image/*", multiple=False, description="Your picture"), w.HTML()
+        self.text = w.Text(value=query, description="query" if asks else "class", placeholder="the likeliest", continuous_update=False, style=STYLE)  # fmt: skip
         picture = Scenes().sample(1, "test")[0] if picture is None else picture
-        super().__init__(model, picture, query or None, method)
-        self.upload.observe(self._uploaded, "value")
-        self.text.observe(self._asked, "value")
-
-    def top(self) -> list[w.Widget]:
-        return [self.upload, self.note, self.text]
+        super().__init__(model, picture, query or None, method, (self.upload, self.note, self.text))
+        self.upload.observe(self._take, "value")
+        self.text.observe(self._ask, "value")
 
     def take(self, data: bytes) -> None:
         """Explain the picture in a file's bytes; a sentence is shown for what is no picture."""
         try:
-            with warnings.catch_warnings(record=True) as said:
+            with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always")
                 self.input = read_picture(data, SIDE if self.model.world else None)
         except ValueError as error:
-            self.note.value = f'<p role="alert">{html.escape(str(error))}</p>'
+            self.note.value = said([str(error)], "alert")
             return
-        self.note.value = "".join(f"<p>{html.escape(str(one.message))}</p>" for one in said)
-        self._new_input()
+        self.note.value = said([str(one.message) for one in caught])
+        self._begin()
 
-    def _uploaded(self, change: Any = None) -> None:
-        for data in uploaded(self.upload.value):
+    def _take(self, change: Any) -> None:
+        for data in uploaded(change["new"]):
             self.take(data)
 
-    def _asked(self, change: Any = None) -> None:
+    def _ask(self, change: Any = None) -> None:
         self.target = self.text.value.strip() or None
-        self._new_input()
+        self._begin()
+
+
+def said(lines: list[str], role: str = "status") -> str:
+    """Sentences as HTML, whoever they come from."""
+    return "".join(
+        f'<p role="{role}" style="line-height: 1.4; margin: 0 0 .6em">{html.escape(line)}</p>' for line in lines
+    )
 
 
 def uploaded(value: Any) -> list[bytes]:
