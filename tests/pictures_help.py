@@ -9,14 +9,14 @@ from PIL import Image
 
 FAULTS = {
     "no such file": r"The file cat\.png cannot be read: No such file or directory\.",
-    "a folder": r"The file [\w-]+ cannot be read: Is a directory\.",
+    "a folder": r"The file .* cannot be read: Is a directory\.",
     "an empty file": r"The file empty\.png is empty: it has no bytes\.",
     "no picture": r"The file notes\.jpg is no picture that can be read here: give PNG, JPEG, GIF, WEBP, BMP or TIFF\.",
-    "PostScript": r"The file drawing\.png is no picture that can be read here: .*",
-    "half a download": r"The file half\.png is broken: .+\.",
-    "a damaged picture": r"The file damaged\.png is broken: .+\.",
+    "PostScript": r"The file drawing\.png is no picture that can be read here: give PNG, .*",
+    "half a download": r"The file half\.png is broken: .*",
+    "a damaged picture": r"The file damaged\.png is broken: .*",
     "decompression bomb": r"The file bomb\.png has more than 50 million pixels: make it smaller first\.",
-    "no pixels": r"The file nothing\.png is (no picture|broken).*\.",
+    "no pixels": r"The file nothing\.png is .*",
 }
 
 

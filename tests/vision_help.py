@@ -15,6 +15,19 @@ CLASSES = {i: f"thing {i}" for i in range(24)} | {
     2: "tiger",
     3: "goldfish, Carassius auratus",
 }
+# What the user reads for each fault, as patterns; the page of faults and the tests are made from this.
+FAULTS = {
+    "a type of model that is not known": r"somebody/bert \(of the type 'bert'\) is not known to TransformerLens, and models of pictures are clip, vit, resnet: choose another",
+    "no trained classifier": r"somebody/headless-vit has no weights for classifier.bias: it is no trained ViTForImageClassification",
+    "half precision": r"google/vit-base-patch16-224 runs in float32 here, not in bfloat16: leave dtype out",
+    "a class like others": r"There is no target 'cat' in vit-base-patch16-224; did you mean 'tabby, tabby cat', 'Egyptian cat'.*\?",
+    "a class like no other": r"There is no target 'zeppelin' in vit-base-patch16-224; there are 'tabby, tabby cat', .*, '…'",
+    "another kind of array": r"A picture must be pixels of red, green and blue bytes \(an array \[y, x, 3\] of uint8\); this one is .* of float64. read_picture\(file\) makes one of any picture",
+    "too narrow": r"A picture of 500 × 2 pixels is too long and narrow for clip-vit-base-patch32: cut a part out",
+    "no query": r"The query is empty: try 'a photo of a cat'",
+    "a long query": r"The query has 22 tokens, clip-vit-base-patch32 reads at most 16: shorten it",
+    "a method that does not fit": r"guided_backprop changes how ReLU layers pass gradients back, and vit-base-patch16-224 has none here: choose gradient, .* or gradient_shap",
+}
 SENTENCES = ["a photo of a cat", "a photo of a dog", "a large red circle", "two small blue squares", "photograph"] * 3
 
 
