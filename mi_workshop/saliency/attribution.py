@@ -61,7 +61,7 @@ class Attribution(Shown):
 
     @cached_property
     def by_part(self) -> dict[str, float]:
-        """Sum of the scores over each part: a token, an object, or a patch of 8 × 8 pixels."""
+        """Sum of the scores over each part: a token, an object, or one of 8 × 8 patches."""
         return {name: float(self.scores[mask].sum()) for name, mask in (self.parts or patches(self.input)).items()}
 
     def words(self) -> str:
@@ -95,7 +95,7 @@ def attribute(
     ==================== ============================== ========================================================== =================
     ``model``            ``input``                      ``target`` (by default the likeliest)                      ``scores``
     ==================== ============================== ========================================================== =================
-    an ImageModel        a Scene or bytes [64, 64, 3]   a class: its logit                                         [y, x]
+    an ImageModel        a Scene or bytes [y, x, 3]     a class: its logit                                         [y, x]
     an ImageTextModel    a picture                      a query (must be given): their cosine similarity           [y, x]
     an ImageTextModel    a query                        a picture (must be given): their cosine similarity         [word]
     a PassageModel       a Passage or its text          a class: its logit                                         [word]

@@ -56,7 +56,8 @@ class Key(Shown):
     def true_mask(self, key: str = "model") -> np.ndarray:
         """Pixels or tokens of the model key's strongest part, or of all parts that should matter (``"world"``)."""
         names = [self.strongest] if key == "model" else list(self.table.index[self.table.matters])
-        return np.any([self.masks[name] for name in names], axis=0)
+        nothing = np.zeros_like(next(iter(self.masks.values())))
+        return np.any([nothing, *(self.masks[name] for name in names)], axis=0)
 
     def words(self) -> str:
         top = self.table.sort_values("effect", ascending=False).head(4)
@@ -84,7 +85,7 @@ def answer_keys(model: Any, input: Any, target: Any = None) -> Key:
         if not isinstance(input, Scene):
             raise SaliencyError("Only a Scene knows its objects: the keys need one, not an array.")
         parts = list(_scene_parts(input, target if isinstance(model, ImageTextModel) else None))
-        others = [(name, mask, matters, model.pixels(scenes)) for name, mask, matters, scenes in parts]
+        others = [(name, _seen(model, mask), matters, model.pixels(scenes)) for name, mask, matters, scenes in parts]
     else:
         n = len(p.shown)
         others = [
@@ -99,6 +100,11 @@ def answer_keys(model: Any, input: Any, target: Any = None) -> Key:
         }  # fmt: skip
         masks[name] = mask
     return Key(pd.DataFrame(rows).T.astype({"effect": float, "signed": float, "matters": bool, "substitutions": int}), masks, p.target, p.model)  # fmt: skip
+
+
+def _seen(model: Any, mask: np.ndarray) -> np.ndarray:
+    """A mask [y, x] in the pixels that the model sees, which may be others than the picture's."""
+    return model.pixels(np.repeat(255 * mask[..., None].astype(np.uint8), 3, 2))[0, 0].cpu().numpy() > 0.5
 
 
 def _numbers(p: Problem, x: Tensor | np.ndarray) -> np.ndarray:
@@ -138,7 +144,7 @@ def _tokens(model: Any, p: Problem, input: Any, target: Any) -> Iterator[tuple[b
                 yield i in passage.evidence, np.array([float(q.forward(q.x)) for q in each])
             else:
                 yield i in passage.evidence, model.module.embed(model.tokens(others)[0]) if others else np.zeros(0)
-    elif isinstance(model, ImageTextModel):
+    elif isinstance(model, ImageTextModel) and model.world is not None:
         for i, word in enumerate(words):
             queries = [" ".join([*words[:i], w, *words[i + 1 :]]) for group in WORDS if word in group for w in group if w != word]  # fmt: skip
             said = isinstance(target, Scene) and any(q not in target.captions for q in queries)

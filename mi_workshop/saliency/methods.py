@@ -21,6 +21,8 @@ from captum.attr import (
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from mi_workshop.worlds.scenes import SIDE
+
 from .inputs import Problem, SaliencyError
 from .weights import gradient_weighted, norm_weighted, raw, rollout
 
@@ -41,8 +43,25 @@ UNSIGNED = (
     "rollout",
 )  # they say how much, not in which direction
 DRAWING = ("smoothgrad", "gradient_shap", "kernel_shap")  # they draw at random
-PATCH = 8  # pixels: side of the patches that Kernel SHAP switches on and off, and of those that a waterfall sums over
+PATCH = 8  # 64ths of a picture's side: the patches that Kernel SHAP switches on and off, and that a waterfall sums over
 TOGETHER = 64  # changed inputs that the model is given at a time
+
+
+def _length(share: int, side: int) -> int:
+    """Pixels of so many 64ths of a picture's side: of a Scene so many pixels."""
+    return max(1, round(share * side / SIDE))
+
+
+def _at_once(p: Problem) -> int:
+    """Copies of an input that gradients are taken of together: fewer of larger pictures, by their pixels."""
+    return max(1, TOGETHER * SIDE**2 // p.x[0, 0].numel()) if p.picture else TOGETHER
+
+
+def _mean(p: Problem, samples: int, drawn: Callable[[int], Tensor]) -> Tensor:
+    """Mean over ``samples``, of which ``drawn`` gives the mean of so many."""
+    most = _at_once(p)
+    parts = [most] * (samples // most) + [samples % most] * bool(samples % most)
+    return sum(n * drawn(n) for n in parts) / samples  # type: ignore[return-value]
 
 
 def either(names: Iterable[str]) -> str:
@@ -77,12 +96,12 @@ def _smoothgrad(p: Problem, samples: int = 32, noise: float = 0.15) -> Tensor:
         raise SaliencyError(f"noise must be 0 or more, not {noise!r}.")
     spread = noise * float(p.x.max() - p.x.min())
     tunnel = NoiseTunnel(Saliency(p.forward))
-    return _magnitude(p, tunnel.attribute(p.x, nt_type="smoothgrad", nt_samples=samples, stdevs=spread, abs=False))
+    return _magnitude(p, _mean(p, samples, lambda n: tunnel.attribute(p.x, nt_type="smoothgrad", nt_samples=n, stdevs=spread, abs=False)))  # fmt: skip
 
 
 def _integrated_gradients(p: Problem, steps: int = 64) -> Tensor:
     """Mean gradient on the straight line from the baseline, ``steps`` points (Gauss-Legendre), times the way (Sundararajan et al. 2017)."""
-    found = IntegratedGradients(p.forward).attribute(p.x, p.baseline, n_steps=steps, internal_batch_size=TOGETHER)
+    found = IntegratedGradients(p.forward).attribute(p.x, p.baseline, n_steps=steps, internal_batch_size=_at_once(p))
     return _signed(p, found)
 
 
@@ -91,7 +110,8 @@ def _gradient_shap(p: Problem, samples: int = 64, noise: float = 0.0) -> Tensor:
     ``noise``: standard deviation added to the input."""
     if not noise >= 0:
         raise SaliencyError(f"noise must be 0 or more, not {noise!r}.")
-    return _signed(p, GradientShap(p.forward).attribute(p.x, p.baseline, n_samples=samples, stdevs=noise))
+    shap = GradientShap(p.forward)
+    return _signed(p, _mean(p, samples, lambda n: shap.attribute(p.x, p.baseline, n_samples=n, stdevs=noise)))
 
 
 def _guided_backprop(p: Problem) -> Tensor:
@@ -105,9 +125,11 @@ def _guided_backprop(p: Problem) -> Tensor:
 
 def _grad_cam(p: Problem, layer: str | None = None) -> Tensor:
     """Feature maps of ``layer`` (a convolution's or ReLU's name; by default the last), weighted by their mean gradients, where positive
-    (Selvaraju et al. 2017). Without convolutions: ``attention_gradient`` of the last layer."""
+    (Selvaraju et al. 2017). Without convolutions (one that cuts the picture into patches is none): ``attention_gradient`` of the last layer."""
     maps = {n: m for n, m in p.forward.parts.named_modules() if isinstance(m, nn.Conv2d | nn.ReLU)}
-    last = max((i for i, m in enumerate(maps.values()) if isinstance(m, nn.Conv2d)), default=-1)
+    last = max((i for i, m in enumerate(maps.values()) if _overlapping(m)), default=-1)
+    if layer is not None and last < 0:
+        last = 0
     if layer is not None and layer not in maps:
         have = f"it has {', '.join(maps)}" if maps else "it has no convolutions"
         raise SaliencyError(f"There is no layer {layer!r} of feature maps in {p.model}; {have}.")
@@ -121,6 +143,11 @@ def _grad_cam(p: Problem, layer: str | None = None) -> Tensor:
     chosen = maps[layer] if layer else maps[after[-1]] if isinstance(maps[after[-1]], nn.ReLU) else maps[after[0]]
     found = LayerGradCam(p.forward, chosen).attribute(p.x, relu_attributions=True)
     return LayerAttribution.interpolate(found, tuple(p.x.shape[-2:]), "bilinear")[0, 0]
+
+
+def _overlapping(m: nn.Module) -> bool:
+    """A convolution whose places share pixels (or see one each): not the embedding of separate patches."""
+    return isinstance(m, nn.Conv2d) and (m.kernel_size != m.stride or m.kernel_size == (1, 1))
 
 
 def _relevance(p: Problem) -> Tensor:
@@ -173,14 +200,15 @@ def _on_input(p: Problem, weights: Float[Tensor, "query key"]) -> Tensor:
 
 
 def _occlusion(p: Problem, window: int = PATCH, stride: int = PATCH // 2) -> Tensor:
-    """What is lost when the baseline covers it (Zeiler and Fergus 2014): for a pixel the mean over the windows of ``window`` × ``window``
-    pixels, ``stride`` apart, that cover it; for text one token at a time."""
-    if p.picture and not stride <= window <= min(p.x.shape[-2:]):
+    """What is lost when the baseline covers it (Zeiler and Fergus 2014): for a pixel the mean over the windows of ``window`` × ``window``,
+    ``stride`` apart, that cover it, in 64ths of the picture's side (pixels of a Scene); for text one token at a time."""
+    if p.picture and not stride <= window <= SIDE:
         raise SaliencyError(
             f"The window must be at least the stride and at most the picture, not {window} with stride {stride}."
         )
-    shape = (p.x.shape[1], window, window) if p.picture else (1, p.x.shape[-1])
-    strides = (1, stride, stride) if p.picture else (1, 1)
+    side, step = (_length(n, p.x.shape[-1]) for n in (window, stride))
+    shape = (p.x.shape[1], side, side) if p.picture else (1, p.x.shape[-1])
+    strides = (1, step, step) if p.picture else (1, 1)
     with torch.no_grad():
         found = Occlusion(p.forward).attribute(p.x, shape, strides, p.baseline, perturbations_per_eval=TOGETHER)
     return found[0].mean(0 if p.picture else -1)
@@ -197,7 +225,7 @@ def kernel_explainer() -> Any:
 
 def _kernel_shap(p: Problem, samples: int = 1024, segments: Any = None) -> tuple[Tensor, dict[str, np.ndarray]]:
     """Shapley values of parts switched between input and baseline, estimated by weighted regression from ``samples`` of them (Lundberg
-    and Lee 2017, without their selection of ten). ``segments``: {name: mask [y, x]} for a picture, by default patches of 8 × 8 pixels; a part's value is
+    and Lee 2017, without their selection of ten). ``segments``: {name: mask [y, x]} for a picture, by default 8 × 8 patches; a part's value is
     spread evenly over its pixels; pixels in no mask are a part of their own, "rest". For text each token is a part."""
     parts = patches(p.shown) if segments is None else _checked(p, segments)
     masks = torch.from_numpy(np.stack(list(parts.values()))).float().to(p.x.device)  # [part, y, x] or [part, token]
@@ -220,11 +248,11 @@ def patches(shown: np.ndarray | list[str]) -> dict[str, np.ndarray]:
     if not isinstance(shown, np.ndarray):
         own = np.eye(len(shown), dtype=bool)
         return {f"{word} [{i}]": own[i] for i, word in enumerate(shown)}
-    out = {}
-    for y, x in np.ndindex(-(-shown.shape[0] // PATCH), -(-shown.shape[1] // PATCH)):
+    out, side = {}, _length(PATCH, shown.shape[1])
+    for y, x in np.ndindex(-(-shown.shape[0] // side), -(-shown.shape[1] // side)):
         mask = np.zeros(shown.shape[:2], bool)
-        mask[y * PATCH : (y + 1) * PATCH, x * PATCH : (x + 1) * PATCH] = True
-        out[f"x {x * PATCH}, y {y * PATCH}"] = mask
+        mask[y * side : (y + 1) * side, x * side : (x + 1) * side] = True
+        out[f"x {x * side}, y {y * side}"] = mask
     return out
 
 
@@ -251,7 +279,7 @@ NO_BASELINE = ("gradient", "gradient_x_input", "smoothgrad", "guided_backprop", 
 def _fitting(p: Problem) -> str:
     """The methods that fit a problem, in words."""
     relu = any(isinstance(m, nn.ReLU) for m in p.forward.modules())
-    maps = p.picture and any(isinstance(m, nn.Conv2d) for m in p.forward.modules())
+    maps = p.picture and any(map(_overlapping, p.forward.modules()))
     lacks = {name: not p.patterns or (p.one_query and name in ("rollout", "relevance")) for name in ATTENTION}
     lacks |= {"guided_backprop": not relu, "grad_cam": not maps and (p.one_query or not p.patterns)}
     return either([name for name in METHODS if not lacks.get(name)])
