@@ -7,6 +7,7 @@ import torch
 import mi_workshop as mi
 from mi_workshop.models.attention_rnn import AttentionRNN, PassageModel
 from mi_workshop.saliency import Attribution, SaliencyError, attribute
+from mi_workshop.saliency.checks import randomised, sanity_check
 from mi_workshop.saliency.inputs import problem
 from mi_workshop.saliency.keys import answer_keys
 from mi_workshop.saliency.scores import (
@@ -15,8 +16,6 @@ from mi_workshop.saliency.scores import (
     infidelity,
     mass,
     pointing,
-    randomised,
-    sanity_check,
     sensitivity,
     summary,
     table,

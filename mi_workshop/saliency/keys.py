@@ -169,6 +169,6 @@ def _atlas_tokens(model: Model, words: list[str], prompt: str) -> Iterator[tuple
         yield i in needed, model.replacement.embed(torch.stack(rows)) if rows else np.zeros(0)
 
 
-def by_part(a: Attribution, key: Key) -> pd.Series:
-    """The absolute sum of the scores over each part of a key."""
-    return pd.Series({name: abs(float(a.scores[mask].sum())) for name, mask in key.masks.items()})
+def by_part(a: Attribution, key: Key, per_pixel: bool = False) -> pd.Series:
+    """The absolute sum of the scores over each part of a key, or (``per_pixel``) the absolute mean."""
+    return pd.Series({name: abs(float(a.scores[mask].sum())) / (mask.sum() if per_pixel else 1) for name, mask in key.masks.items()})  # fmt: skip
