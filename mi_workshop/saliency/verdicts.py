@@ -49,11 +49,13 @@ def verdicts(stored: Results, inputs: str = "agreeing marker", score: str = "nam
     """
     table = stored["scores"]
     seen = table.xs(("scenes-shortcut", inputs, score), level=("model", "inputs", "score"))
-    control = table.xs(("scenes-cnn", "agreeing marker", score), level=("model", "inputs", "score"))
-    out = pd.concat({"shortcut": seen.drop(columns="n"), "control": control.drop(columns="n")}, axis=1)
+    control = table.xs(("scenes-cnn", "agreeing marker", score), level=("model", "inputs", "score")).loc[seen.index]
+    out = {}
+    for name, part in (("shortcut", seen), ("control", control)):
+        out |= {name: part["mean"], f"{name} low": part.low, f"{name} high": part.high}
     above, below, quiet = seen.low > MOST, seen.high < MOST, control.high < MOST
-    out["verdict"] = np.select([above & quiet, above, below], ["exposes", "cries wolf", "misses"], "undecided")
-    return out
+    said = np.select([above & quiet, above, below], ["exposes", "cries wolf", "misses"], "undecided")
+    return pd.DataFrame(out).assign(verdict=said)
 
 
 def exposes(stored: Results) -> list[str]:
