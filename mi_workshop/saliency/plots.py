@@ -134,7 +134,7 @@ def draw_pairs(pairs: Pairs, top: int = 6) -> Figure:
         (("both", BLUE, ""), ("other", ORANGE, "///"), ("one", "white", "..."))
     ):
         ax.barh(y + 0.26 * (1 - i), table[column], 0.26, color=colour, edgecolor=INK, hatch=hatch, label={"both": "both together", "one": "the first alone", "other": "the second alone"}[column])  # fmt: skip
-    for at, interaction in zip(y, table.interaction, strict=True):
+    for at, interaction in enumerate(table.interaction):
         ax.text(
             1.01, at, f"interaction {interaction:.2g}", fontsize=11, va="center", transform=ax.get_yaxis_transform()
         )

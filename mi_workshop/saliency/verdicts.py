@@ -35,8 +35,8 @@ def named(a: Attribution, key: Key, rule: str = "mean") -> str:
     ``"sum"``. Raises SaliencyError for another rule."""
     if rule not in RULES:
         raise SaliencyError(f"There is no rule {rule!r}: choose one of {', '.join(RULES)}.")
-    of = {"mean": np.mean, "absolute mean": lambda x: abs(x.mean()), "sum": lambda x: abs(x.sum())}[rule]
-    return str(max(key.masks, key=lambda name: of(a.scores[key.masks[name]])))
+    heat = {name: a.scores[mask].sum() if rule == "sum" else a.scores[mask].mean() for name, mask in key.masks.items()}
+    return max(heat, key=lambda name: heat[name] if rule == "mean" else abs(heat[name]))
 
 
 def verdicts(stored: Results, inputs: str = "agreeing marker", score: str = "names_marker") -> pd.DataFrame:
@@ -50,7 +50,7 @@ def verdicts(stored: Results, inputs: str = "agreeing marker", score: str = "nam
     table = stored["scores"]
     seen = table.xs(("scenes-shortcut", inputs, score), level=("model", "inputs", "score"))
     control = table.xs(("scenes-cnn", "agreeing marker", score), level=("model", "inputs", "score")).loc[seen.index]
-    out = {}
+    out: dict[str, pd.Series] = {}
     for name, part in (("shortcut", seen), ("control", control)):
         out |= {name: part["mean"], f"{name} low": part.low, f"{name} high": part.high}
     above, below, quiet = seen.low > MOST, seen.high < MOST, control.high < MOST
