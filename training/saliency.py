@@ -150,8 +150,13 @@ def measured(unit: Unit) -> pd.DataFrame:
 
 
 def long(unit: Unit, rows: pd.DataFrame) -> pd.DataFrame:
-    """Mean and interval of every score, indexed (model, inputs, method, score); scores that a method does not have are left out."""
+    """Mean, interval and median of every score, indexed (model, inputs, method, score); scores that a method does not have are left out.
+
+    The median is for ``insertion``, ``deletion`` and ``infidelity``: they are relative to the number's range, output minus output at the baseline, and where that is
+    near zero (some notes) one input decides their mean."""
     found = summary(rows).stack(0, future_stack=True).dropna()
+    middle = rows.groupby(level="method").median().stack()
+    found["median"] = [float(middle[i]) for i in found.index]
     counted = rows.groupby(level="method").count().stack()
     found["n"] = [int(counted[i]) for i in found.index]
     return pd.concat({(unit.model, unit.inputs): found}, names=["model", "inputs", "method", "score"])
