@@ -99,7 +99,7 @@ def test_kernel_shap_equals_shap_called_directly(cnn):
     explainer = KernelExplainer(output, np.zeros((1, 3)))
     direct = explainer.shap_values(np.ones((1, 3)), nsamples=64, l1_reg=0, silent=True)[0]
     found = attribute(cnn, SCENE, "square", "kernel_shap", samples=64, segments=masks)
-    np.testing.assert_allclose(list(found.by_part.values()), direct, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(list(found.by_part.values()), direct, **CLOSE)
     assert list(found.by_part) == ["object", "marker", "rest"]
 
 

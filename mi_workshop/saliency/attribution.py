@@ -114,7 +114,7 @@ def attribute(
     if method not in METHODS:
         raise SaliencyError(f"There is no method {method!r}; choose {either(METHODS)}.")
     run = METHODS[method]
-    known = dict(list(inspect.signature(run).parameters.items())[1:])
+    known = dict(list(inspect.signature(run).parameters.items())[1:]) if options else {}
     if unknown := [name for name in options if name not in known]:
         raise SaliencyError(f"{method} has no option {unknown[0]!r}; it has {', '.join(known) or 'none'}.")
     for name, value in options.items():

@@ -36,7 +36,7 @@ class Scalar(nn.Module):
     def __init__(self, run: Callable[[Tensor], Tensor], root: nn.Module, *names: str) -> None:
         super().__init__()
         self.run = run
-        self.parts = nn.ModuleDict({n: m for n, m in root.named_children() if not names or n in names})
+        self.parts = nn.ModuleDict({n: m for n, m in root.named_children() if n in names}) if names else root
 
     def forward(self, x: Tensor) -> Float[Tensor, " row"]:
         return self.run(x)

@@ -16,7 +16,7 @@ from .methods import UNSIGNED
 
 if TYPE_CHECKING:
     from .attribution import Attribution
-    from .keys import Key
+    from .keys import Key, Pairs
 
 LINE = 11  # tokens in a line
 CLIPPED = 0.995  # quantile of a picture's scores at which its colours end
@@ -131,5 +131,29 @@ def draw_key(key: Key) -> Figure:
     ax.set_yticks(range(len(table)), names, fontsize=11, parse_math=False)
     ax.set_xlabel(_short(f"mean change of the {key.target}", 60), fontsize=11, parse_math=False)
     ax.set_title(f"{key.model}: what matters to it  ·  ★ what should", fontsize=12, loc="left", parse_math=False)
+    open_frames(ax)
+    return figure
+
+
+def draw_pairs(pairs: Pairs, top: int = 6) -> Figure:
+    """For the pairs that interact most: what each part does alone, and what both do together."""
+    table = pairs.table.sort_values("interaction", ascending=False).head(top)[::-1]
+    figure = new_figure(8.5, 0.85 * len(table) + 1.5)
+    ax = figure.add_subplot()
+    y = np.arange(len(table))
+    for i, (column, colour, hatch) in enumerate(
+        (("both", BLUE, ""), ("other", ORANGE, "///"), ("one", "white", "..."))
+    ):
+        ax.barh(y + 0.26 * (1 - i), table[column], 0.26, color=colour, edgecolor=INK, hatch=hatch, label={"both": "both together", "one": "the first alone", "other": "the second alone"}[column])  # fmt: skip
+    for at, interaction in enumerate(table.interaction):
+        ax.text(
+            1.01, at, f"interaction {interaction:.2g}", fontsize=11, va="center", transform=ax.get_yaxis_transform()
+        )
+    ax.set_yticks(y, [f"{_short(a, 22)}\n{_short(b, 22)}" for a, b in table.index], fontsize=11, parse_math=False)
+    ax.set_xlabel(_short(f"mean change of the {pairs.target}", 60), fontsize=11, parse_math=False)
+    ax.set_title(f"{pairs.model}: two parts together", fontsize=12, loc="left", parse_math=False)
+    ax.legend(
+        fontsize=10, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.2 if len(table) < 4 else -0.12), ncols=3
+    )
     open_frames(ax)
     return figure
