@@ -81,24 +81,25 @@ IMPORTANCE: dict[str, Callable[[PassageModel, Sequence[Passage]], Tensor]] = {
 }  # fmt: skip
 
 
+TAU_BINS = np.linspace(-1, 1, 21)
+
+
 @dataclass(eq=False)
 class Correlations(Shown):
-    """``taus``: Kendall's τ per passage [passage], for each pair of measures."""
+    """Kendall's τ per passage, by pair of measures and data set: ``means`` [pair, world], and ``counts`` of passages [(world, pair), bin] by the
+    lower end of each bin."""
 
-    taus: dict[str, np.ndarray] = field(repr=False)
-    name: str
+    means: pd.DataFrame
+    counts: pd.DataFrame = field(repr=False)
 
     def words(self) -> str:
-        said = ", ".join(f"{pair} {np.nanmean(tau):.2f}" for pair, tau in self.taus.items())
-        return f"Mean Kendall τ over {len(next(iter(self.taus.values())))} passages of {self.name}: {said}."
+        said = "; ".join(f"{w}: " + ", ".join(f"{k} {v:.2f}" for k, v in self.means[w].items()) for w in self.means)
+        return f"Mean Kendall τ over the passages of {said}."
 
     def figure(self) -> Any:
         from .debate_plots import draw_taus
 
-        return draw_taus({k: np.histogram(v[~np.isnan(v)], TAU_BINS)[0] for k, v in self.taus.items()}, self.name)
-
-
-TAU_BINS = np.linspace(-1, 1, 21)
+        return draw_taus(self)
 
 
 def correlations(model: PassageModel, passages: Sequence[Passage], other: PassageModel | None = None) -> Correlations:
@@ -111,7 +112,10 @@ def correlations(model: PassageModel, passages: Sequence[Passage], other: Passag
     }  # fmt: skip
     if other:
         taus["attention of two seeds"] = rank_agreement(a, other.weights(passages), passages)
-    return Correlations(taus, type(model.world).__name__)
+    name = type(model.world).__name__
+    counts = {(name, pair): np.histogram(tau[~np.isnan(tau)], TAU_BINS)[0] for pair, tau in taus.items()}
+    means = pd.DataFrame({name: {pair: float(np.nanmean(tau)) for pair, tau in taus.items()}})
+    return Correlations(means, pd.DataFrame(counts, TAU_BINS[:-1].round(1)).T)
 
 
 # ------------------------------------------------------------ other attention

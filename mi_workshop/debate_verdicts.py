@@ -7,12 +7,15 @@ The rule: the 95 % interval of a figure over seeds (Student's t) lies wholly on 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy.stats import t
 
+from mi_workshop.debate import EPSILON, Correlations
 from mi_workshop.results import Results
+from mi_workshop.show import Shown
 
 JAIN, WIEGREFFE, OURS = "Jain and Wallace", "Wiegreffe and Pinter", "ours"
 MARGIN = 0.02  # F1, shares: what is less counts as no difference
@@ -103,6 +106,49 @@ def _verdict(claim: Claim, values: pd.Series) -> str:
     return f"{word}: {mean:.2f} [{ends[0]:.2f}, {ends[1]:.2f}]"
 
 
+@dataclass(eq=False)
+class TradeOff(Shown):
+    """``points`` [(world, kind, seed)]: mean ``tvd`` of predictions and ``jsd`` of attention from the base model's, of models of another seed, with
+    uniform attention and trained adversaries ("λ = 0.01"), and of the adversary that is sought passage by passage (``tvd`` at most 0.01, drawn there)."""
+
+    points: pd.DataFrame
+
+    def words(self) -> str:
+        means = self.points.groupby(level=["world", "kind"], sort=False).mean()
+        worlds = list(dict.fromkeys(means.index.get_level_values("world")))
+        said = (
+            ", ".join(f"{kind} {row.tvd:.3f} and {row.jsd:.2f}" for kind, row in means.loc[w].iterrows())
+            for w in worlds
+        )
+        return "TVD of predictions and JSD of attention from the base model: " + "; ".join(f"{w}: {s}" for w, s in zip(worlds, said, strict=True)) + "."  # fmt: skip
+
+    def figure(self) -> Any:
+        from .debate_plots import draw_trade_off
+
+        return draw_trade_off(self.points)
+
+
+def trade_off(results: Results) -> TradeOff:
+    """How far attention can move and what it costs: trained adversaries between the variance over seeds and uniform attention (in the manner of Figures 3
+    to 5 of Wiegreffe and Pinter 2019)."""
+    runs = results["runs"]
+    rows: dict[tuple[str, ...], dict[str, Any]] = {}
+    kinds = ["another seed", "uniform", *(f"λ = {s}" for s in STRENGTHS)]
+    for (world, seed), run in runs.iterrows():
+        rows |= {(world, k, seed): {"tvd": run[f"TVD: {k}"], "jsd": run[f"JSD: {k}"]} for k in kinds}
+        rows[world, "adversary, by passage", seed] = {"tvd": EPSILON, "jsd": run["JSD: adversarial"]}
+    return TradeOff(pd.DataFrame(rows).T.rename_axis(["world", "kind", "seed"]))
+
+
+def stored_correlations(results: Results) -> Correlations:
+    """The τ of all data sets, pooled over seeds."""
+    runs, counts = results["runs"], results["taus"]
+    means = runs[[c for c in runs.columns if c.startswith("τ: ")]].groupby(level="world", sort=False).mean().T
+    return Correlations(
+        means.set_axis(means.index.str.removeprefix("τ: ")), counts.set_axis(counts.columns.astype(float), axis=1)
+    )
+
+
 def f1_table(results: Results, few: bool = False) -> pd.DataFrame:
     """F1 (Rooms: macro; else of the last class) of LSTMs with learned and uniform attention, and of the diagnostic MLP by whose attention guides it, as
     mean ± half of the 95 % interval over seeds; in the shape of Tables 2 and 3 of Wiegreffe and Pinter 2019. ``few``: with few training passages."""
@@ -115,7 +161,8 @@ def f1_table(results: Results, few: bool = False) -> pd.DataFrame:
 def key_table(results: Results) -> pd.DataFrame:
     """For each model and measure: share of stories of Rooms where it points to the sentence of the model key and of the world key, and elsewhere the AUC
     of the planted words; mean ± half of the 95 % interval over seeds."""
-    runs, rows = results["runs"], {}
+    runs = results["runs"]
+    rows: dict[tuple[str, ...], dict[str, Any]] = {}
     for column in runs.columns:
         key, _, rest = column.partition(": ")
         if key in ("model key", "world key", "planted words"):

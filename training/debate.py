@@ -20,7 +20,7 @@ import torch
 
 from mi_workshop import debate, results
 from mi_workshop.debate_verdicts import FAR, PUBLISHED, SAME, STRENGTH, STRENGTHS
-from mi_workshop.models.attention_rnn import PassageModel, train
+from mi_workshop.models.attention_rnn import Guide, PassageModel, train
 from mi_workshop.worlds import Anemia, Diabetes, Reviews, Rooms
 from mi_workshop.worlds.passages import Passages
 
@@ -36,7 +36,7 @@ PARTIAL = Path(__file__).parent / ".checkpoints" / "debate.jsonl"
 def measure(name: str, seed: int, split: str) -> dict[str, Any]:
     """All experiments on one data set with models of one seed."""
     world: Passages = WORLDS[name]()
-    world.sample = lru_cache(world.sample)  # type: ignore[method-assign, assignment]  # drawn once for all models
+    world.sample = lru_cache(world.sample)  # type: ignore[method-assign]  # drawn once for all models
     clock = Clock()
     guides = {"learned": "learned", "uniform": "uniform"}
     lstm = {k: train(world, seed, attention=g, progress=False) for k, g in guides.items()}
@@ -45,7 +45,7 @@ def measure(name: str, seed: int, split: str) -> dict[str, Any]:
     clock("LSTMs")
     adversaries = {s: debate.train_adversary(base, s, seed, progress=False) for s in STRENGTHS}
     clock("trained adversaries")
-    attention = {"uniform": "uniform", "own": "learned", "LSTM's": base.weights, "adversary's": adversaries[STRENGTH].weights}  # fmt: skip
+    attention: dict[str, str | Guide] = {"uniform": "uniform", "own": "learned", "LSTM's": base.weights, "adversary's": adversaries[STRENGTH].weights}  # fmt: skip
     mlp = {k: train(world, seed, attention=g, encoder="mlp", progress=False) for k, g in attention.items()}
     clock("MLPs")
     few = {k: train(world, seed, attention=g, n=FEW, progress=False) for k, g in guides.items()}
@@ -62,8 +62,8 @@ def measure(name: str, seed: int, split: str) -> dict[str, Any]:
         out |= {f"{start}{encoder}, {k}": debate.f1(m, scored) for k, m in models.items()}
     clock("F1")
     found = debate.correlations(base, read, other)
-    out |= {f"τ: {pair}": float(np.nanmean(tau)) for pair, tau in found.taus.items()}
-    taus = {k: np.histogram(v[~np.isnan(v)], debate.TAU_BINS)[0].tolist() for k, v in found.taus.items()}
+    out |= {f"τ: {pair}": float(tau) for pair, tau in found.means[name].items()}
+    taus = {pair: counts.tolist() for (_, pair), counts in found.counts.iterrows()}
     clock("correlations")
     median = debate.permuted(base, read, seed=seed)[1].quantile(0.5, dim=0).numpy()
     out["TVD: permuted"] = float(median.mean())
