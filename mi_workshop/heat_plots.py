@@ -71,7 +71,8 @@ def draw_lines(attention: Attention, layer: int, heads: list[int]) -> Figure:
     side = float(np.clip(4 / max(n_layers, n_heads), 0.4, 1.2)) if n_layers * n_heads > 1 else 0.0
     tall = float(np.clip(0.22 * keys + 0.9, 2.5, 12))
     figure = new_figure(4.6 + side * n_heads, max(tall, (side + 0.25) * n_layers + 0.4))
-    chosen, small = figure.subfigures(1, 2, width_ratios=[5, side * n_heads]) if side else (figure, None)
+    parts: Any = figure.subfigures(1, 2, width_ratios=[5, side * n_heads]) if side else (figure, None)
+    chosen, small = parts
     colours = ["#0072b2", "#b34f00", "#00664b", "#333333"]
 
     def draw(ax: Any, weights: np.ndarray, head: int, width: float, much: float = 1.0, least: float = 0.01) -> None:

@@ -176,7 +176,7 @@ def relabelled() -> dict[str, ImageModel]:
     out = {}
     for name, labels in said.items():
         module = fitted(LABELS, config, labels, pixels).eval()
-        out[name] = ImageModel(name, module, Scenes(), Scenes.classes)  # type: ignore[arg-type]
+        out[name] = ImageModel(name, module, Scenes(), Scenes.classes)
         right = np.mean([a == s.label for a, s in zip(out[name].predict(drawn), labels, strict=True)])
         print(f"{name}: {right:.0%} of its {len(drawn)} pictures learned", flush=True)
     return out

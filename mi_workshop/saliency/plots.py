@@ -126,7 +126,7 @@ def draw_key(key: Key) -> Figure:
     for hatch, wanted in (("", True), ("///", False)):
         rows = np.flatnonzero(table.matters.to_numpy() == wanted)
         ax.barh(rows, table.effect.to_numpy()[rows], 0.7, color=BLUE if wanted else ORANGE, edgecolor=INK, hatch=hatch)
-    for row in np.flatnonzero(table.effect.isna()):
+    for row in np.flatnonzero(table.effect.isna()).tolist():
         ax.text(0, row, " no other word could stand here", va="center", fontsize=9, color=GREY)
     ax.set_yticks(range(len(table)), names, fontsize=11, parse_math=False)
     ax.set_xlabel(_short(f"mean change of the {key.target}", 60), fontsize=11, parse_math=False)

@@ -31,7 +31,7 @@ def _at_marker(baseline: str) -> float:
 def _alike(method: str) -> float:
     """Rank correlation of a method's maps of one picture for two queries."""
     import mi_workshop as mi
-    from mi_workshop.saliency.scores import similarity
+    from mi_workshop.saliency.checks import similarity
 
     clip = mi.load("scenes-clip")
     return similarity(*(mi.attribute(clip, _scenes()[1], query, method).scores for query in (RED, BLUE)))
@@ -41,7 +41,8 @@ def _answers(scene: Any) -> tuple[str | None, str, str]:
     """The right answer to a picture, that of the honest model, and that of the Clever Hans."""
     import mi_workshop as mi
 
-    return scene.label, *(mi.load(name).predict(scene)[0] for name in ("scenes-cnn", "scenes-shortcut"))
+    models: list[Any] = [mi.load("scenes-cnn"), mi.load("scenes-shortcut")]
+    return scene.label, models[0].predict(scene)[0], models[1].predict(scene)[0]
 
 
 add(
@@ -99,7 +100,7 @@ add(
         ),
         expect="two maps that nobody could match with their queries.",
         hints=(
-            "from mi_workshop.saliency.scores import similarity; similarity(a.scores, b.scores) compares two maps.",
+            "from mi_workshop.saliency.checks import similarity; similarity(a.scores, b.scores) compares two maps.",
             "What only asks where the picture is sensitive at all does not listen to the question.",
         ),
         right=lambda value: _alike(value) >= 0.8,
