@@ -144,11 +144,10 @@ def _attention(model: Any, input: Any, target: Any, kind: str) -> Attention:
             f"The layers of {p.model} do not all attend to the same tokens: they cannot be shown together."
         )
     pattern = torch.stack(found).cpu().numpy()
-    tokens = [f"{name}" for name in p.shown] if not p.picture else _patches(p.shown, pattern.shape[-1], p.class_token)
-    blocks = getattr(network(model), "blocks", [])
-    silent = _silent(network(model)) if len(blocks) == len(found) else np.zeros(pattern.shape[:2], bool)
-    if kind == "rollout":
-        silent = np.zeros(pattern.shape[:2], bool)
+    shown = p.shown
+    tokens = shown if isinstance(shown, list) else _patches(shown, pattern.shape[-1], p.class_token)
+    language = kind != "rollout" and hasattr(network(model), "blocks")
+    silent = _silent(network(model)) if language else np.zeros(pattern.shape[:2], bool)
     return Attention(pattern, tokens, silent, ["answer"] if p.one_query else None, kind)
 
 
@@ -159,7 +158,7 @@ def _patches(picture: np.ndarray, keys: int, class_token: bool) -> list[str]:
     return ["<class>"] * class_token + [f"x {x * width}, y {y * height}" for y in range(side) for x in range(side)]
 
 
-VARIANTS: dict[str, tuple[str, dict[str, str]]] = {  # the methods of ``attribute`` that are made of attention weights
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {  # the methods of ``attribute`` that are made of attention weights
     "raw, last layer": ("attention", {}), "raw, mean of layers": ("attention", {"layers": "all"}), "× value norm": ("attention_norm", {}),
     "× gradient": ("attention_gradient", {}), "rollout": ("rollout", {}), "relevance": ("relevance", {}),
 }  # fmt: skip

@@ -222,7 +222,8 @@ def _passage(model: PassageModel, text: str | Passage, target: Any, baseline: An
     x = module.embed(tokens)
     base, said = _text_baseline(x, module.embed.weight, baseline, _finder(world.vocabulary, name))
     forward = Scalar(_embedded(module, "embed", logit), module)
-    words, said_target, patterns = list(passage.words), f"logit of {world.classes[k]}", [module.mean.pattern]
+    words, said_target = list(passage.words), f"logit of {world.classes[k]}"
+    patterns: list[nn.Module] = [module.mean.pattern]
     return Problem(forward, x, base, words, said_target, name, said, patterns, [0], one_query=True)
 
 
