@@ -144,11 +144,10 @@ def _attention(model: Any, input: Any, target: Any, kind: str) -> Attention:
             f"The layers of {p.model} do not all attend to the same tokens: they cannot be shown together."
         )
     pattern = torch.stack(found).cpu().numpy()
-    tokens = _patches(p.shown, pattern.shape[-1], p.class_token) if isinstance(p.shown, np.ndarray) else list(p.shown)
-    blocks = getattr(network(model), "blocks", [])
-    silent = _silent(network(model)) if len(blocks) == len(found) else np.zeros(pattern.shape[:2], bool)
-    if kind == "rollout":
-        silent = np.zeros(pattern.shape[:2], bool)
+    shown = p.shown
+    tokens = shown if isinstance(shown, list) else _patches(shown, pattern.shape[-1], p.class_token)
+    language = kind != "rollout" and hasattr(network(model), "blocks")
+    silent = _silent(network(model)) if language else np.zeros(pattern.shape[:2], bool)
     return Attention(pattern, tokens, silent, ["answer"] if p.one_query else None, kind)
 
 

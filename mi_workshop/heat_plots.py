@@ -68,29 +68,22 @@ def draw_lines(attention: Attention, layer: int, heads: list[int]) -> Figure:
     names, and every head as a small picture, layers upwards."""
     n_layers, n_heads, queries, keys = attention.pattern.shape
     share = attention.pattern / attention.top
-    side = float(np.clip(4 / max(n_layers, n_heads), 0.4, 1.2)) if n_layers * n_heads > 1 else 0.0
+    side = float(np.clip(4 / max(n_layers, n_heads), 0.4, 1.0)) if n_layers * n_heads > 1 else 0.0
     tall = float(np.clip(0.22 * keys + 0.9, 2.5, 12))
     figure = new_figure(4.6 + side * n_heads, max(tall, (side + 0.25) * n_layers + 0.4))
-    parts: Any = figure.subfigures(1, 2, width_ratios=[5, side * n_heads]) if side else (figure, None)
+    parts: Any = figure.subfigures(1, 2, width_ratios=[4.6, side * n_heads]) if side else (figure, None)
     chosen, small = parts
-    colours = ["#0072b2", "#b34f00", "#00664b", "#333333"]
+    colours, styles = ["#0072b2", "#b34f00", "#00664b", "#333333"], ["-", "--", ":", "-."]
 
-    def draw(ax: Any, weights: np.ndarray, head: int, width: float, much: float = 1.0, least: float = 0.01) -> None:
+    def draw(ax: Any, weights: np.ndarray, style: int, width: float, much: float = 1.0, least: float = 0.01) -> None:
         for q, k in np.argwhere(weights >= least):
-            alpha = float(much * min(weights[q, k], 1))
-            ax.plot(
-                [0, 1],
-                [(q + 0.5) / queries, (k + 0.5) / keys],
-                color=colours[head % 4],
-                lw=width,
-                alpha=alpha,
-                ls=["-", "--", ":", "-."][head % 4],
-            )
+            ends, alpha = [(q + 0.5) / queries, (k + 0.5) / keys], float(much * min(weights[q, k], 1))
+            ax.plot([0, 1], ends, styles[style], color=colours[style], lw=width, alpha=alpha, antialiased=width > 1)
         ax.set(xlim=(0, 1), ylim=(1, 0), xticks=[], yticks=[])
 
     ax = chosen.add_subplot()
     for head in heads:
-        draw(ax, share[layer, head], head, 2.0)
+        draw(ax, share[layer, head], head % 4 if len(heads) > 1 else 0, 2.0)
     size = float(np.clip(300 / keys, 5, 11))
     names = [_short(token, 14) for token in attention.tokens]
     ax.set_yticks((np.arange(queries) + 0.5) / queries, attention.queries or names, fontsize=size, parse_math=False)

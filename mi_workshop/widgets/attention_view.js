@@ -86,7 +86,7 @@ class View extends Shared {
 
   /** Lines of SVG for heads of a layer; see `lines`. */
   linesOf(layer, heads, only, max) {
-    return lines(heads.map((k) => this.weights(layer, k)), only, max).map(([k, q, key, w]) => h("svg:line", { x2: 1, y1: (q + 0.5) / this.queries.length, y2: (key + 0.5) / this.names.length, "stroke-opacity": w.toFixed(2), class: `mi-link-${heads[k] % 4}` }));
+    return lines(heads.map((k) => this.weights(layer, k)), only, max).map(([k, q, key, w]) => h("svg:line", { x2: 1, y1: (q + 0.5) / this.queries.length, y2: (key + 0.5) / this.names.length, "stroke-opacity": w.toFixed(2), class: `mi-link-${heads.length > 1 ? heads[k] % 4 : 0}` }));
   }
 
   name(layer, head) { return `head ${layer}.${head}${this.get("silent")[layer][head] ? ", silent" : ""}`; }

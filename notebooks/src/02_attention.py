@@ -76,8 +76,8 @@ for query in queries:
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Somebody else's code
 #
-# Here is what a well-known introduction does to show attention, with our model in the place of GPT-2: run with a cache, take the
-# attention of every head, give it to CircuitsVis.
+# Code of this kind stands in a well-known introduction, with GPT-2 in the place of our model: run with a cache, take the attention of
+# every head, give it to a view (in a live notebook, CircuitsVis draws this one, too).
 #
 # **Predict**, before you read on: is this the picture from above?
 
@@ -100,8 +100,8 @@ print("between", scores[seen].min().item(), "and", scores.max().item())
 print("sums of rows:", scores[3, 2].where(seen[3, 2], 0).sum(-1))
 
 # %% [markdown]
-# Negative weights, weights of 8, rows that do not sum to 1: these are the scores *before* the softmax. CircuitsVis draws any numbers, and colours
-# what is above 1 like 1. `hook_attn_scores` and `hook_pattern` are one word apart. Mended:
+# Negative weights, weights of 8, rows that do not sum to 1: these are the scores *before* the softmax. A view draws any numbers; ours colours
+# what is above 1 like 1, and what is below 0 like 0. `hook_attn_scores` and `hook_pattern` are one word apart. Mended:
 
 # %%
 by_hand = scores.softmax(-1)
@@ -121,7 +121,7 @@ patterns(gpt2, text).show(mode="lines")
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Believe it?
 #
-# The weights are right now. What do they say about the answer? Take each head's output away, and see how much of the answer's logit is lost.
+# The weights are right now. What do they say about the answer? Set each head's output to zero, and see which share of the answer's probability is lost.
 #
 # **Predict:** will heads with a sharp pattern matter more than heads with a blurred one? Will every head matter at all?
 
@@ -145,7 +145,8 @@ from mi_workshop.attention import gradient_weighted, norm_weighted, rollout
 norm_weighted(model, text).show(layer=3, head=2)
 
 # %% [markdown]
-# **Look:** the silent heads are gone. And of the others, those of layer 2 pass on less for the same weight than those of layer 3.
+# **Look:** the silent heads are gone. And of the others, most of layer 2 pass on less for the same weight than those of layer 3: all but 2.1, the one that the
+# map before showed to matter most.
 #
 # Two more repairs. **Gradient-weighted** attention asks which weights *this answer's* logit would follow: weight × gradient, where positive. **Rollout** asks
 # what reaches a token through *all* layers: it multiplies the patterns, each mixed half and half with the token itself, because the residual stream passes it on
