@@ -8,11 +8,9 @@ import numpy as np
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
-from scipy.ndimage import uniform_filter
 
 from mi_workshop.heat_plots import DIVERGING, SEQUENTIAL
 from mi_workshop.plots import BLUE, GREY, INK, ORANGE, _short, new_figure, open_frames
-from mi_workshop.worlds.scenes import SIDE
 
 from .methods import UNSIGNED
 
@@ -37,7 +35,7 @@ def _colours(a: Attribution) -> tuple[Any, float, float]:
 
 def _picture(a: Attribution) -> Figure:
     """The picture, and beside it the heat over its greys. A solid line goes round what has half of the highest score, a dashed one round
-    what has half of the lowest, where that is negative; in pictures larger than a Scene, of means over a 64th of the side."""
+    what has half of the lowest, where that is negative."""
     figure = new_figure(7.4, 3.5)
     left, right = figure.subplots(1, 2)
     left.imshow(a.input)
@@ -47,11 +45,9 @@ def _picture(a: Attribution) -> Figure:
     right.imshow(150 + 0.4 * grey, cmap="gray", vmin=0, vmax=255)
     opacity = np.clip(0.15 + 0.85 * np.abs(a.scores) / high, 0, 1)
     right.imshow(a.scores, cmap=scale, vmin=low, vmax=high, alpha=opacity)
-    means = uniform_filter(a.scores, max(1, a.scores.shape[1] // SIDE))
-    half = float(np.abs(means).max()) / 2 or high
     for sign, style in ((1, "solid"), (-1, "dashed")):
-        if (sign * means).max() >= half:
-            right.contour(sign * means, [half], colors=INK, linewidths=1.2, linestyles=style)
+        if (sign * a.scores).max() >= high / 2:
+            right.contour(sign * a.scores, [high / 2], colors=INK, linewidths=1.2, linestyles=style)
     figure.colorbar(ScalarMappable(Normalize(low, high), scale), ax=right, pad=0.02)
     right.set_title(a.method, fontsize=12, loc="left", parse_math=False)
     for ax in (left, right):
