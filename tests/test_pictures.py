@@ -12,6 +12,7 @@ from PIL import Image
 
 import mi_workshop as mi
 from mi_workshop.models import ModelError
+from mi_workshop.plots import png
 from mi_workshop.saliency import SaliencyError, answer_keys, attribute, explore, picture_upload
 from mi_workshop.saliency.scores import agreement, mass
 from mi_workshop.widgets.saliency_controls import uploaded
@@ -218,3 +219,14 @@ def test_a_query_with_a_word_never_seen():
     assert "does not know the word 'rde'; did you mean 'red'" in widget.error
     with pytest.raises(SaliencyError, match="models that look at pictures, not for"):
         picture_upload(object())
+
+
+def test_a_stored_map_keeps_its_colours(cnn):
+    """Blue says that a pixel raised the number: with too few colours in the file it came out green."""
+    figure = attribute(cnn, SCENE, "square", "occlusion").figure()
+    figure.draw_without_rendering()  # the first time lays it out, and moves things by a pixel
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=80)
+    stored = Image.open(io.BytesIO(png(figure, dpi=80))).convert("RGB")
+    off = np.abs(np.asarray(stored).astype(int) - np.asarray(Image.open(drawn).convert("RGB")).astype(int)).max(-1)
+    assert (off > 30).mean() < 0.002
