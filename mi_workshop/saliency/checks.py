@@ -21,6 +21,8 @@ from mi_workshop.worlds.passages import Passage, Passages
 from .attribution import attribute
 from .inputs import Problem, SaliencyError, problem
 
+RANDOMISED = 10**9  # the first seed of random weights: no model is trained with it
+
 
 def layers(p: Problem) -> dict[str, nn.Module]:
     """The modules that the input passes and that have weights of their own, from the output down."""
@@ -30,10 +32,13 @@ def layers(p: Problem) -> dict[str, nn.Module]:
 
 @contextmanager
 def randomised(modules: Iterable[nn.Module], seed: int = 0) -> Iterator[None]:
-    """While it is open, all weights of these modules are drawn anew from a normal distribution with the mean and spread that each tensor had."""
+    """While it is open, all weights of these modules are drawn anew from a normal distribution with the mean and spread that each tensor had.
+
+    Not from ``seed`` itself: a model whose training began with the same seed would get back the weights that it began with, and an embedding hardly
+    moves from those."""
     tensors = [t for m in modules for t in m.parameters(recurse=False)]
     kept = [t.detach().clone() for t in tensors]
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(RANDOMISED + seed)
     try:
         with torch.no_grad():
             for t in tensors:

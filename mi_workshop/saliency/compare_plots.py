@@ -105,10 +105,12 @@ def draw_dose(found: Dose) -> Figure:
     curve = found.curve
     ax.plot(curve.index, curve, "-", color=BLUE, lw=2.4)
     ax.plot([1.0], [curve[1.0]], "o", color=INK, ms=9)
-    ax.annotate("the input", (1.0, curve[1.0]), (6, 10), textcoords="offset points", fontsize=12)
+    ax.annotate(
+        "the input", (1.0, curve[1.0]), (-10, -8), textcoords="offset points", ha="right", va="top", fontsize=12
+    )
     ax.axvline(1, color=GREY, lw=0.8, ls=":")
     ax.set_xlabel(f"dose of: {found.part} (0: the baseline)", fontsize=12, parse_math=False)
     ax.set_ylabel(_short(found.target, 30), fontsize=12, parse_math=False)
-    ax.set_title(f"{found.model}: attribution {found.attribution:+.2f} by {found.method}".replace("-", "−"), fontsize=13, loc="left", parse_math=False)  # fmt: skip
+    ax.set_title(f"{found.model}: attribution {_number(found.attribution)} by {found.method}", fontsize=13, loc="left", parse_math=False)  # fmt: skip
     open_frames(ax)
     return figure

@@ -66,7 +66,7 @@ def _dosed(p: Any, mask: np.ndarray, doses: Iterable[float]) -> np.ndarray:
 
 
 def more_hurts(
-    model: Any, inputs: Iterable[tuple[Any, Any]], method: str = "integrated_gradients", baseline: Any = None, more: float = 1.5, **options: Any
+    model: Any, inputs: Iterable[tuple[Any, Any]], method: str = "integrated_gradients", baseline: Any = None, more: float = 1.1, **options: Any
 ) -> pd.DataFrame:  # fmt: skip
     """Searched: parts with a positive attribution of which there is ``more`` (times what the input has): by how much the number ``rises``, lowest
     first. Rows: (number of the input, part)."""
