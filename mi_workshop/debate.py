@@ -141,26 +141,42 @@ def permuted(
 
 
 @dataclass(eq=False)
-class Adversary(Shown):
-    """Other attention weights for the same prediction. ``own``, ``weights``: the model's and the adversary's [passage, position]; ``tvd`` of the
-    predictions, ``jsd`` of the weights [passage]; ``before``, ``after``: probabilities [passage, class]."""
+class Pair(Shown):
+    """Two ways to weigh the words of the same passages. ``weights``: both [passage, position]; ``probabilities``: both [passage, class]; ``names`` of the two;
+    ``shown``: the passage in the figure (by default that with the farthest weights)."""
 
     passages: Sequence[Passage] = field(repr=False)
-    own: Tensor = field(repr=False)
-    weights: Tensor = field(repr=False)
-    tvd: Tensor = field(repr=False)
-    jsd: Tensor = field(repr=False)
-    before: Tensor = field(repr=False)
-    after: Tensor = field(repr=False)
+    weights: tuple[Tensor, Tensor] = field(repr=False)
+    probabilities: tuple[Tensor, Tensor] = field(repr=False)
     classes: tuple[str, ...] = field(repr=False)
-    shown: int = 0
+    names: tuple[str, str]
+    shown: int | None = None
+
+    @property
+    def tvd(self) -> Float[Tensor, " passage"]:
+        """Total variation of the predictions."""
+        return variation(*self.probabilities)
+
+    @property
+    def jsd(self) -> Float[Tensor, " passage"]:
+        """Jensen-Shannon divergence of the weights."""
+        return divergence(*self.weights)
+
+    @property
+    def index(self) -> int:
+        """The passage in the figure."""
+        return int(self.jsd.argmax()) if self.shown is None else self.shown
+
+    def said(self, side: int) -> str:
+        """The likeliest class of the passage in the figure, with its probability, by one of the two."""
+        p = self.probabilities[side][self.index]
+        return f"{self.names[side]}: {self.classes[int(p.argmax())]} {float(p.max()):.3f}"
 
     def words(self) -> str:
-        i = self.shown
-        said = ", ".join(
-            f"{name} weights say {self.classes[int(p[i].argmax())]} {float(p[i].max()):.3f}" for name, p in (("the model's", self.before), ("the adversary's", self.after))
-        )  # fmt: skip
-        return f"Passage {i}: {said}; Jensen-Shannon divergence of the weights {self.jsd[i]:.2f} of at most 0.69."
+        i = self.index
+        tops = (self.passages[i].words[int(w[i].argmax())] for w in self.weights)
+        sides = "; ".join(f"{self.said(k)}, most weight on {top!r}" for k, top in enumerate(tops))
+        return f"Passage {i}. {sides}. TVD of predictions {self.tvd[i]:.3f}, JSD of weights {self.jsd[i]:.2f} of at most 0.69."
 
     def figure(self) -> Any:
         from .debate_plots import draw_pair
@@ -170,7 +186,7 @@ class Adversary(Shown):
 
 def adversarial(
     model: PassageModel, passages: Sequence[Passage], k: int = 5, epsilon: float = EPSILON, steps: int = 300, seed: int = 0
-) -> Adversary:  # fmt: skip
+) -> Pair:  # fmt: skip
     """For each passage the weights farthest from the model's own (Jensen-Shannon) that leave its prediction within ``epsilon`` (total variation):
     the best of ``k`` ascents through the frozen model, begun at random (Jain and Wallace 2019, Section 4.2.2; ``k`` do not repel each
     other here, as only the farthest is kept). Where none was found the model's own weights stand."""
@@ -187,11 +203,9 @@ def adversarial(
         (slope,) = torch.autograd.grad((500 * (tvd - epsilon).relu() - jsd).sum(), free)
         free.grad = slope
         optimizer.step()
-    top = far.argmax(0)
-    chosen = best[top, torch.arange(len(own))]
+    chosen = best[far.argmax(0), torch.arange(len(own))]
     after = model.predict(passages, chosen)[0]
-    jsd = divergence(chosen, own)
-    return Adversary(passages, own, chosen, variation(after, before), jsd, before, after, model.world.classes, int(jsd.argmax()))  # fmt: skip
+    return Pair(passages, (own, chosen), (before, after), model.world.classes, ("the model's own", "the adversary's"))
 
 
 def train_adversary(base: PassageModel, strength: float, seed: int = 0, epochs: int = 5, n: int = 4000, progress: bool = True) -> PassageModel:  # fmt: skip
@@ -206,10 +220,12 @@ def train_adversary(base: PassageModel, strength: float, seed: int = 0, epochs: 
     return train(base.world, seed, epochs, n=n, progress=progress, loss=loss)
 
 
-def distance(a: PassageModel, b: PassageModel, passages: Sequence[Passage]) -> tuple[Tensor, Tensor]:
-    """Total variation of two models' predictions and Jensen-Shannon divergence of their weights [passage]."""
+def compare(
+    a: PassageModel, b: PassageModel, passages: Sequence[Passage], names: tuple[str, str] = ("one model", "the other"), shown: int | None = None
+) -> Pair:  # fmt: skip
+    """Attention and predictions of two models of the same world."""
     (p, weights), (q, others) = a.predict(passages), b.predict(passages)
-    return variation(p, q), divergence(weights, others)
+    return Pair(passages, (weights, others), (p, q), a.world.classes, names, shown)
 
 
 # -------------------------------------------------------------- scores, keys

@@ -14,7 +14,7 @@ from mi_workshop.heat_plots import SEQUENTIAL
 from mi_workshop.plots import BLUE, GREEN, GREY, INK, ORANGE, _short, new_figure, open_frames
 
 if TYPE_CHECKING:
-    from .debate import Adversary, Correlations
+    from .debate import Correlations, Pair
 
 STYLES = ((BLUE, "-"), (ORANGE, "--"), (GREEN, "-."), (INK, ":"))
 LINE = 9  # words in a line, at most; a sentence begins a new one
@@ -40,18 +40,17 @@ def draw_taus(found: Correlations) -> Figure:
     return figure
 
 
-def draw_pair(found: Adversary) -> Figure:
-    """One passage twice, each word on its weight: the model's own, and the adversary's."""
-    i = found.shown
-    lines = _lines(found.passages[i].words)
+def draw_pair(found: Pair) -> Figure:
+    """One passage twice, each word on its weight, side by side."""
+    i = found.index
+    passage = found.passages[i]
+    lines = _lines(passage.words)
     figure = new_figure(13, 0.52 * len(lines) + 1.0)
-    sides = (("the model's own", found.own, found.before), ("the adversary's", found.weights, found.after))
-    for ax, (name, weights, p) in zip(figure.subplots(1, 2), sides, strict=True):
-        k = int(p[i].argmax())
-        ax.set_title(_short(f"{name}: {found.classes[k]} {float(p[i, k]):.3f}", 60), fontsize=13, loc="left", parse_math=False)  # fmt: skip
-        _heat(ax, lines, weights[i].numpy())
-    asked = " ".join(found.passages[i].question)
-    said = f"{asked + '   ' if asked else ''}TVD {found.tvd[i]:.3f}, JSD {found.jsd[i]:.2f} (of at most 0.69)"
+    for side, ax in enumerate(figure.subplots(1, 2)):
+        ax.set_title(_short(found.said(side), 60), fontsize=13, loc="left", parse_math=False)
+        _heat(ax, lines, found.weights[side][i].numpy())
+    asked = "".join(f"{word} " for word in passage.question)
+    said = f"{asked}  TVD {found.tvd[i]:.3f}, JSD {found.jsd[i]:.2f} (of at most 0.69)"
     figure.suptitle(said, fontsize=13, x=0.01, ha="left", parse_math=False)
     return figure
 

@@ -80,17 +80,18 @@ def test_an_adversary_leaves_the_prediction(anemia, rooms, notes):
     for model, passages in ((anemia, notes), (rooms, Rooms().sample(8, "validation"))):
         found = debate.adversarial(model, passages, k=2, steps=40)
         assert (found.tvd <= debate.EPSILON + 1e-5).all()
-        torch.testing.assert_close(found.weights.sum(-1), torch.ones(len(passages)))
-        assert (found.weights[found.own == 0] == 0).all() and (found.jsd >= 0).all() and found.jsd.max() > 0.2
-        torch.testing.assert_close(found.after, model.predict(passages, found.weights)[0])
+        own, other = found.weights
+        torch.testing.assert_close(other.sum(-1), torch.ones(len(passages)))
+        assert (other[own == 0] == 0).all() and (found.jsd >= 0).all() and found.jsd.max() > 0.2
+        torch.testing.assert_close(found.probabilities[1], model.predict(passages, other)[0])
     impossible = debate.adversarial(anemia, notes, k=1, epsilon=-1, steps=3)
-    assert torch.equal(impossible.weights, impossible.own) and impossible.jsd.max() == 0
+    assert torch.equal(*impossible.weights) and impossible.jsd.max() == 0
 
 
 def test_a_trained_adversary_looks_elsewhere(anemia, notes):
     """λ pulls attention away from the base model's; without it the loss is the predictions alone."""
     far, near = (debate.train_adversary(anemia, s, n=400, epochs=2, progress=False) for s in (1.0, 0.0))
-    jsd = [debate.distance(m, anemia, notes)[1].mean() for m in (far, near, anemia)]
+    jsd = [debate.compare(m, anemia, notes).jsd.mean() for m in (far, near, anemia)]
     assert jsd[0] > 0.5 > jsd[1] and jsd[2] == 0
 
 
@@ -127,7 +128,8 @@ def test_auc_of_planted_words(notes):
 
 def test_figures_show_themselves(anemia, notes):
     """What a notebook stores is a picture with alt text that names the numbers."""
-    for shown in (debate.correlations(anemia, notes, anemia), debate.adversarial(anemia, notes, k=1, steps=20)):
+    pair = debate.adversarial(anemia, notes, k=1, steps=20)
+    for shown in (debate.correlations(anemia, notes, anemia), pair, debate.compare(anemia, anemia, notes, shown=3)):
         data, _ = shown._repr_mimebundle_()
         assert set(data) == {"text/html", "image/png", "text/plain"} and any(c.isdigit() for c in data["text/plain"])
 

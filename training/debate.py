@@ -71,15 +71,15 @@ def measure(name: str, seed: int, split: str) -> dict[str, Any]:
     shuffled = [median[largest == i].astype(float).round(6).tolist() for i in range(len(MAXIMA) - 1)]
     clock("permuted")
     adversary = debate.adversarial(base, read, seed=seed)
-    tvd, jsd = debate.distance(base, other, read)
+    twin = debate.compare(base, other, read)
     out |= {
-        "share: adversarial": _mean(adversary.jsd > FAR), "share: beyond another seed": _mean(adversary.jsd > jsd), "JSD: adversarial": _mean(adversary.jsd),
-        "TVD: another seed": _mean(tvd), "JSD: another seed": _mean(jsd),
+        "share: adversarial": _mean(adversary.jsd > FAR), "share: beyond another seed": _mean(adversary.jsd > twin.jsd), "JSD: adversarial": _mean(adversary.jsd),
+        "TVD: another seed": _mean(twin.tvd), "JSD: another seed": _mean(twin.jsd),
     }  # fmt: skip
     clock("adversarial")
     for label, m in {"uniform": lstm["uniform"], **{f"λ = {s}": m for s, m in adversaries.items()}}.items():
-        tvd, jsd = debate.distance(m, base, read)
-        out |= {f"TVD: {label}": _mean(tvd), f"JSD: {label}": _mean(jsd)}
+        pair = debate.compare(m, base, read)
+        out |= {f"TVD: {label}": _mean(pair.tvd), f"JSD: {label}": _mean(pair.jsd)}
     out["TVD: adversary"] = out[f"TVD: λ = {STRENGTH}"]
     kept = [out[f"JSD: λ = {s}"] for s in STRENGTHS if out[f"TVD: λ = {s}"] <= SAME]
     out["JSD: best trained adversary"] = max(kept, default=0.0)
