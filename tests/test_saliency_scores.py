@@ -8,7 +8,7 @@ import torch
 import mi_workshop as mi
 from mi_workshop import results
 from mi_workshop.models.attention_rnn import AttentionRNN, PassageModel
-from mi_workshop.saliency import METHODS, Attribution, SaliencyError, attribute
+from mi_workshop.saliency import Attribution, SaliencyError, attribute
 from mi_workshop.saliency.checks import label_check, permuted, randomised, sanity_check
 from mi_workshop.saliency.compare import Sanity, compare_curves, compare_sanity, overview
 from mi_workshop.saliency.inputs import problem
