@@ -44,7 +44,7 @@ WORDS = (
 class Pairs(Shown):
     """``table``, by pair of parts that both have substitutions: the mean absolute change of the ``target`` when ``one`` of them is substituted,
     when the ``other`` is, and when ``both`` are; ``interaction``, the mean of |both - one - other|, signed changes of the same substitutions; their
-    number, and ``of`` how many there are (a sample where there are too many)."""
+    number, and ``of`` how many combinations there are (fewer are made where the world would not write them, or a sample was drawn)."""
 
     table: pd.DataFrame
     target: str
@@ -59,8 +59,8 @@ class Pairs(Shown):
     def words(self) -> str:
         top = self.table.sort_values("interaction", ascending=False).head(3)
         said = "; ".join(f"{a} and {b} {r.both:.3g}, alone {r.one:.3g} and {r.other:.3g}, interaction {r.interaction:.3g}" for (a, b), r in top.iterrows())  # fmt: skip
-        sampled = int((self.table.substitutions < self.table.of).sum())
-        note = f" Of {sampled} of {len(self.table)} pairs a sample was substituted." if sampled else ""
+        fewer = int((self.table.substitutions < self.table.of).sum())
+        note = f" In {fewer} of {len(self.table)} pairs not every combination: the world would not write it, or a sample was drawn." if fewer else ""  # fmt: skip
         return f"What changes the {self.target} in {self.model} when two parts are substituted together: {said}.{note}"
 
     def figure(self) -> Any:
