@@ -364,9 +364,8 @@ def png(figure: Figure, dpi: int = 80) -> bytes:
     """A small PNG: 32 colours are enough for a drawing, and stored notebooks stay light; with a picture in it, 256 that fit it."""
     photo = any(np.asarray(shown.get_array()).ndim == 3 for ax in figure.axes for shown in ax.images)
     drawn, out = io.BytesIO(), io.BytesIO()
-    figure.savefig(drawn, format="rgba", dpi=dpi)
-    size = (int(figure.get_figwidth() * dpi), int(figure.get_figheight() * dpi))
-    image = Image.frombytes("RGBA", size, drawn.getvalue()).convert("RGB")
+    figure.savefig(drawn, format="png", dpi=dpi, pil_kwargs={"compress_level": 1})
+    image = Image.open(drawn).convert("RGB")
     small = image.quantize(256, kmeans=1) if photo else image.quantize(32)
     small.save(out, format="png", compress_level=6)
     return out.getvalue()

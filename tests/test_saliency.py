@@ -278,7 +278,7 @@ def test_results_show_themselves(cnn, rooms, tmp_path):
         data, _ = a._repr_mimebundle_()
         assert set(data) == {"text/html", "image/png", "text/plain"} and a.words() == data["text/plain"]
         assert "completeness gap" in a.words().lower() and "baseline" in a.words()
-        assert a.waterfall(top=3).axes[0].get_yticklabels()[-1].get_text() == max(a.by_part, key=lambda k: abs(a.by_part[k]))  # fmt: skip
+        assert a.waterfall(top=3).figure().axes[0].get_yticklabels()[-1].get_text() == max(a.by_part, key=lambda k: abs(a.by_part[k]))  # fmt: skip
         assert a.save(tmp_path / "a.png").stat().st_size > 1000
     with pytest.raises(SaliencyError, match="add up to nothing: a waterfall needs integrated_gradients, "):
         attribute(cnn, SCENE, "square", "gradient").waterfall()

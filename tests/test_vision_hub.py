@@ -161,9 +161,7 @@ def test_every_method_on_every_model(models):
                 )
             except SaliencyError as error:
                 refused.add((kind, method))
-                assert re.search(r"(has none|has none here): choose gradient, .* or \w+\.$", str(error)), (
-                    error
-                )
+                assert re.search(r"(has none|has none here): choose gradient, .* or \w+\.$", str(error)), error
                 continue
             assert np.isfinite(a.scores).all() and np.abs(a.scores).max() > 0
             if a.picture:

@@ -76,15 +76,30 @@ class Attribution(Shown):
 
         return draw_attribution(self)
 
-    def waterfall(self, top: int = 9) -> Any:
-        """From the number at the baseline to the number for the input, one step for each of the ``top`` strongest parts, as a matplotlib Figure.
+    def waterfall(self, top: int = 9) -> Waterfall:
+        """From the number at the baseline to the number for the input, one step for each of the ``top`` strongest parts.
 
         Raises SaliencyError for a method whose scores do not add up."""
         if self.output is None:
             raise SaliencyError(f"The scores of {self.method} add up to nothing: a waterfall needs {either(ADDING)}.")
+        return Waterfall(self, top)
+
+
+@dataclass(frozen=True, eq=False)
+class Waterfall(Shown):
+    """How the steps of an ``attribution`` add up, the ``top`` strongest one by one."""
+
+    attribution: Attribution
+    top: int
+
+    def words(self) -> str:
+        a = self.attribution
+        return f"From {a.base:.3g} at the baseline to {a.output:.3g} for the input. {a.words()}"
+
+    def figure(self) -> Any:
         from .plots import draw_waterfall
 
-        return draw_waterfall(self, top)
+        return draw_waterfall(self.attribution, self.top)
 
 
 def attribute(

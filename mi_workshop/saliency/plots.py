@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .keys import Key, Pairs
 
 LINE = 11  # tokens in a line
+GREYS = 32  # brightness between two of the greys under a map: without its finest texture a stored picture takes half of the room
 CLIPPED = 0.995  # quantile of a picture's scores at which its colours end
 
 
@@ -40,7 +41,7 @@ def draw_heat(ax: Any, a: Attribution) -> tuple[Any, float, float]:
     score at the scale's upper end or more, a dashed one round what has half of the lower end's."""
     scale, low, high = _colours(a)
     grey = np.asarray(a.input) @ [0.299, 0.587, 0.114]
-    ax.imshow(150 + 0.4 * grey, cmap="gray", vmin=0, vmax=255)
+    ax.imshow(150 + 0.4 * (grey // GREYS * GREYS), cmap="gray", vmin=0, vmax=255)
     opacity = np.clip(0.15 + 0.85 * np.abs(a.scores) / high, 0, 1)
     ax.imshow(a.scores, cmap=scale, vmin=low, vmax=high, alpha=opacity)
     for sign, style in ((1, "solid"), (-1, "dashed")):

@@ -108,7 +108,8 @@ add(
             (lambda value: not isinstance(value, str), "The name of a method is asked for, as text."),
             (lambda value: _alike(value) < 0.8, "Its map changes more than that with the query."),
         ),
-        why="Magnitudes of gradients say where the picture could move *any* likeness. That is no answer to a question, however well it is drawn.",
-        solution='method = "guided_backprop"',
+        why="The image encoder has not seen the query: its attention is the same for each. And magnitudes of gradients say where the picture could move *any* "
+        "likeness. Neither answers a question, however well it is drawn.",
+        solution='method = "attention"',
     ),
 )  # fmt: skip
