@@ -48,7 +48,7 @@ class Gallery(Shown):
         axes = figure.subplots(lines, COLUMNS, squeeze=False).flat
         for ax in axes:
             ax.set_axis_off()
-        axes[0].imshow(first.input)
+        axes[0].imshow(first.input, interpolation="nearest")
         axes[0].set_title("input", fontsize=12, loc="left")
         for ax, (name, a) in zip(axes[1:], self.maps.items(), strict=False):
             draw_heat(ax, a)

@@ -41,9 +41,9 @@ def draw_heat(ax: Any, a: Attribution) -> tuple[Any, float, float]:
     score at the scale's upper end or more, a dashed one round what has half of the lower end's."""
     scale, low, high = _colours(a)
     grey = np.asarray(a.input) @ [0.299, 0.587, 0.114]
-    ax.imshow(150 + 0.4 * (grey // GREYS * GREYS), cmap="gray", vmin=0, vmax=255)
+    ax.imshow(150 + 0.4 * (grey // GREYS * GREYS), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
     opacity = np.clip(0.15 + 0.85 * np.abs(a.scores) / high, 0, 1)
-    ax.imshow(a.scores, cmap=scale, vmin=low, vmax=high, alpha=opacity)
+    ax.imshow(a.scores, cmap=scale, vmin=low, vmax=high, alpha=opacity, interpolation="nearest")
     for sign, style in ((1, "solid"), (-1, "dashed")):
         if (sign * a.scores).max() >= high / 2:
             ax.contour(sign * a.scores, [high / 2], colors=INK, linewidths=1.2, linestyles=style)
@@ -54,7 +54,7 @@ def _picture(a: Attribution) -> Figure:
     """The picture, and beside it its heat (``draw_heat``)."""
     figure = new_figure(7.4, 3.5)
     left, right = figure.subplots(1, 2)
-    left.imshow(a.input)
+    left.imshow(a.input, interpolation="nearest")
     left.set_title(_short(f"{a.model}: {a.target}", 36), fontsize=12, loc="left", parse_math=False)
     scale, low, high = draw_heat(right, a)
     figure.colorbar(ScalarMappable(Normalize(low, high), scale), ax=right, pad=0.02, extend="both" if low else "max")
