@@ -45,12 +45,12 @@ print(f"far other weights for {(adversary.jsd > 0.35).float().mean():.0%} of the
 adversary
 
 # %% [markdown]
-# **Look:** same prediction, another heat map. (The story shown is the one with the farthest weights.) Is that much? The second paper asks: how far apart are two models that nobody
-# manipulated?
+# **Look:** same prediction, another heat map. (The story shown is the one with the farthest weights; in most stories of *Rooms* there is no room to go that far.)
+# Is that much? The second paper asks how far apart two models are that nobody manipulated:
 
 # %%
-tvd, jsd = debate.distance(model, other, stories)
-print(f"another seed: JSD {jsd.mean():.2f}; the adversary: {adversary.jsd.mean():.2f}")
+twins = debate.compare(model, other, stories)
+print(f"JSD: two seeds {twins.jsd.mean():.2f}, the adversary {adversary.jsd.mean():.2f}")
 
 # %% [markdown]
 # **Are the weights worth something to another model?** Take the LSTM away: an MLP reads each word by itself, blind to its context, and can only weigh words. Give it weights to use,
@@ -87,7 +87,9 @@ f1_table(stored)
 f1_table(stored, few=True)
 
 # %% [markdown]
-# TODO
+# **Look:** with 4,000 training passages the LSTM reaches F1 1 on three data sets whatever its attention: there the table can say nothing about attention, and the second paper drops such data sets. With 600 (the second
+# table) learned attention is ahead everywhere. The MLP, which has nothing but the weights, is far better with those of the LSTM, and worst, in most columns, with those of an adversary
+# that was trained to attend elsewhere (below).
 #
 # The published table, on other data, for orientation and not for comparison (Wiegreffe and Pinter 2019, Table 3):
 
@@ -103,7 +105,8 @@ stored["published"]
 trade_off(stored)
 
 # %% [markdown]
-# TODO
+# **Look:** further up is farther attention, further left is the same prediction. On *Rooms* and the notes an adversary with λ from 0.003 on attends elsewhere altogether and predicts nearly as before. On *Reviews* many
+# of them learn to attend elsewhere and not to predict: their TVD is that of a coin. (λ was chosen on validation passages of *Rooms* and *Anemia*; a better one for *Reviews* would have been a choice after the fact.)
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## What the keys say
@@ -117,6 +120,17 @@ trade_off(stored)
 debate.pointing(model, stories[:50]).groupby("measure", sort=False).mean().round(2)
 
 # %% [markdown]
+# **Look:** nearly always, as gradient and leave-one-out do. Three measures whose rankings have little in common name the same sentence: they part in the order of words that do not
+# matter. And the adversary that was trained to look elsewhere? **Predict:** where does it look?
+
+# %% slideshow={"slide_type": "slide"}
+adversary = debate.train_adversary(model, strength=0.01)
+debate.compare(model, adversary, stories, ("the model's own", "the trained adversary's"), shown=0)
+
+# %% [markdown]
+# **Look:** at another word of the *same* sentence. An LSTM writes what it has read into the states beside it, so that *to* can know as much of the garden as *garden* does. JSD calls that as far as can be.
+# For an MLP, which sees only the word, such weights are worthless: that is what the diagnostic found.
+#
 # The same for five seeds, for models with other attention, and on the other data sets, where the planted words are known (AUC: how surely a planted word
 # gets more weight than another; 0.5 is chance):
 
@@ -124,7 +138,8 @@ debate.pointing(model, stories[:50]).groupby("measure", sort=False).mean().round
 key_table(stored)
 
 # %% [markdown]
-# TODO
+# **Look:** on *Rooms* attention points to the sentence that the answer depends on, and so it does in the adversary. With uniform weights it points nowhere, and yet that model's answers depend on sentences, too, which leaving
+# words out still finds. The MLP's own attention is right about half of the time: about what *it* does, and about what should matter. On the other data sets attention is not always the better guide to the planted words: on *Reviews* the gradient is.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ### Who is right?
@@ -138,12 +153,16 @@ pd.set_option("display.max_colwidth", None)
 verdicts(stored)
 
 # %% [markdown]
-# TODO
+# **Look:** read it column by column. Both papers' experiments come out much as published, and yet neither title follows. That other weights give the same answer is true on three data sets of four and says more about the
+# space of weights than about the model. That rankings disagree is true, and so do those of two models with the same attention, for all practical purposes. The weights carry something that another model can use. What they point to
+# is a *state* of the LSTM and not a word: whether that is an explanation depends on what was asked.
 
 # %% [markdown]
 # ## To discuss
 #
-# TODO
+# - Two measures agree on the sentence and disagree on the ranking (τ). Which of the two would you report, and for whom?
+# - The trained adversary attends to *to* and answers as before. Is its heat map wrong? What would you have to know about the model to say so?
+# - Where every model reaches F1 1, uniform attention is "as good". What does that say about attention, and what about the data set?
 #
 # [jain]: https://arxiv.org/abs/1902.10186
 # [wiegreffe]: https://arxiv.org/abs/1908.04626
