@@ -147,14 +147,19 @@ def train(
     tokens, question = model.tokens(passages)
     labels, weights = model.labels(passages), guide(passages) if guide else None
     optimizer = torch.optim.Adam(model.module.parameters(), lr=5e-3)
-    for _ in tqdm(range(epochs), desc=type(world).__name__, disable=not progress):
-        for rows in torch.randperm(n).split(64):
-            parts = [None if x is None else x[rows] for x in (question, weights)]
-            logits, used = model.module(tokens[rows], *parts)
-            cost = cross_entropy(logits, labels[rows]) if loss is None else loss(rows, logits, used)
-            optimizer.zero_grad()
-            cost.backward()
-            nn.utils.clip_grad_norm_(model.module.parameters(), 1.0)
-            optimizer.step()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # in batches as small as these more threads wait for each other
+    try:
+        for _ in tqdm(range(epochs), desc=type(world).__name__, disable=not progress):
+            for rows in torch.randperm(n).split(64):
+                parts = [None if x is None else x[rows] for x in (question, weights)]
+                logits, used = model.module(tokens[rows], *parts)
+                cost = cross_entropy(logits, labels[rows]) if loss is None else loss(rows, logits, used)
+                optimizer.zero_grad()
+                cost.backward()
+                nn.utils.clip_grad_norm_(model.module.parameters(), 1.0)
+                optimizer.step()
+    finally:
+        torch.set_num_threads(threads)
     model.module.eval()
     return model
