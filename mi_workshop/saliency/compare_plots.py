@@ -69,7 +69,7 @@ def draw_sanity(found: Sanity) -> Figure:
 def draw_overview(found: Overview) -> Figure:
     """Means in large, intervals below; the better within its column, the darker."""
     means = found.means
-    figure = new_figure(2.6 + 0.95 * means.shape[1], 1.6 + 0.52 * len(means))
+    figure = new_figure(2.4 + 0.85 * means.shape[1], 1.5 + 0.44 * len(means))
     ax = figure.add_subplot()
     place = means.rank(pct=True, ascending=True)
     for column in means:

@@ -43,7 +43,7 @@ class Gallery(Shown):
             unit = "share of the row's largest"
             return draw_heat_map(values, list(self.maps), list(first.input), _short(title, 50), unit, -1, 1, DIVERGING, upward=False)  # fmt: skip
         lines = -(-(len(self.maps) + 1) // COLUMNS)
-        figure = new_figure(10.5, 2.35 * lines + 0.4)
+        figure = new_figure(9.5, 2.15 * lines + 0.4)
         figure.suptitle(_short(title, 80), x=0.01, ha="left", fontsize=14, parse_math=False)
         axes = figure.subplots(lines, COLUMNS, squeeze=False).flat
         for ax in axes:

@@ -52,7 +52,7 @@ def draw_heat(ax: Any, a: Attribution) -> tuple[Any, float, float]:
 
 def _picture(a: Attribution) -> Figure:
     """The picture, and beside it its heat (``draw_heat``)."""
-    figure = new_figure(7.4, 3.5)
+    figure = new_figure(6.6, 3.1)
     left, right = figure.subplots(1, 2)
     left.imshow(a.input, interpolation="nearest")
     left.set_title(_short(f"{a.model}: {a.target}", 36), fontsize=12, loc="left", parse_math=False)

@@ -133,7 +133,7 @@ gallery(shortcut, agreeing, methods=few)
 
 # %% slideshow={"slide_type": "slide"}
 clip = mi.load("scenes-clip")
-cross = gallery(clip, square, "a small red cross", ["relevance", "grad_cam", "integrated_gradients", "occlusion"])
+cross = gallery(clip, square, "a small red cross", ["gradient", "relevance", "attention", "occlusion"])
 cross
 
 # %% [markdown]
