@@ -67,7 +67,7 @@ def draw_sanity(found: Sanity) -> Figure:
 
 
 def draw_overview(found: Overview) -> Figure:
-    """Means in large, intervals below; the better within its column, the darker."""
+    """Means in large, half the widths of their intervals below; the better within its column, the darker."""
     means = found.means
     figure = new_figure(2.4 + 0.85 * means.shape[1], 1.5 + 0.44 * len(means))
     ax = figure.add_subplot()
@@ -77,13 +77,13 @@ def draw_overview(found: Overview) -> Figure:
             place[column] = means[column].rank(pct=True, ascending=False)
     shades = 0.65 * place.to_numpy()  # dark letters are readable on all of them
     ax.set_facecolor("white")
-    ax.patch.set(hatch="////", edgecolor="#BBBBBB")
     ax.pcolormesh(np.ma.masked_invalid(shades), cmap=LinearSegmentedColormap.from_list("", SEQUENTIAL[:3]), vmin=0, vmax=0.65, edgecolors="white", linewidth=1)  # fmt: skip
     for (method, column), row in found.table.iterrows():
         if np.isfinite(row["mean"]):
             at = means.columns.get_loc(column) + 0.5, means.index.get_loc(method)
-            ax.text(at[0], at[1] + 0.4, _number(row["mean"]), ha="center", va="center", fontsize=12, color=INK)
-            ax.text(at[0], at[1] + 0.76, f"{_number(row['low'])} to {_number(row['high'])}", ha="center", va="center", fontsize=7, color=INK)  # fmt: skip
+            ax.text(at[0], at[1] + 0.36, _number(row["mean"]), ha="center", va="center", fontsize=12, color=INK)
+            half = (row["high"] - row["low"]) / 2
+            ax.text(at[0], at[1] + 0.78, f"± {_number(half)}", ha="center", va="center", fontsize=8.5, color=INK)
     words = [str(c).replace("_per_pixel", "\nper pixel").replace("_world", "\n(world)").replace(" · ", "\n").replace(" ", "\n").replace("-", "-\n") for c in means]  # fmt: skip
     arrows = [f"{w}\n{'↓' if found.falls(str(c)) else '↑'}" for w, c in zip(words, means, strict=True)]
     ax.set_xticks(np.arange(means.shape[1]) + 0.5, arrows, fontsize=10, parse_math=False)

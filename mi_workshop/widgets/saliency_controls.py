@@ -95,7 +95,7 @@ class Explorer(Pictured, w.VBox):
                 self.scores = against(p, found, self.key)
             self.attribution, self.error = found, ""
             figure = self.figure()
-            data = base64.b64encode(png(figure, dpi=120)).decode()
+            data = base64.b64encode(png(figure, dpi=100)).decode()
             self._map.value = image(data, found.words(), int(figure.get_figwidth() * 80))
             self._said.value = said([*in_words(self.scores, self.key), f"{found.seconds:.2f} s"])
         except Exception as error:

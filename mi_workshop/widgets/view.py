@@ -51,7 +51,7 @@ class Pictured:
         data, metadata = own if isinstance(own, tuple) else (own or {}, {})
         view = {"version_major": 2, "version_minor": 0, "model_id": cast(Any, self).model_id}
         data = {"application/vnd.jupyter.widget-view+json": view} | data | {"text/plain": sentence}
-        data["image/png"] = base64.b64encode(png(figure, dpi=160)).decode()
+        data["image/png"] = base64.b64encode(png(figure, dpi=120)).decode()
         return data, metadata | {"image/png": {"alt": sentence, "width": int(figure.get_figwidth() * 80)}}
 
     def _ipython_display_(self, **kwargs: Any) -> None:

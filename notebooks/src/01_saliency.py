@@ -428,7 +428,7 @@ from mi_workshop.teach import check, hint, solution
 baseline = ...
 # solution
 baseline = "white"
-mi.attribute(shortcut, scenes[2], scenes[2].label, baseline=baseline)
+print(mi.attribute(shortcut, scenes[2], scenes[2].label, baseline=baseline))
 
 # %%
 check("where nothing can be found", baseline)
