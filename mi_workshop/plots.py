@@ -367,7 +367,7 @@ def png(figure: Figure, dpi: int = 80) -> bytes:
     figure.savefig(drawn, format="png", dpi=dpi, pil_kwargs={"compress_level": 1})
     image = Image.open(drawn).convert("RGB")
     small = image.quantize(64, kmeans=1) if photo else image.quantize(32)
-    small.save(out, format="png", compress_level=6)
+    small.save(out, format="png", optimize=True)
     return out.getvalue()
 
 

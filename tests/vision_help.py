@@ -26,7 +26,7 @@ FAULTS = {
     "too narrow": r"A picture of 500 × 2 pixels is too long and narrow for clip-vit-base-patch32: cut a part out",
     "no query": r"The query is empty: try 'a photo of a cat'",
     "a long query": r"The query has 22 tokens, clip-vit-base-patch32 reads at most 16: shorten it",
-    "a method that does not fit": r"guided_backprop changes how ReLU layers pass gradients back, and vit-base-patch16-224 has none here: choose gradient, .* or gradient_shap",
+    "a method that does not fit": r"guided_backprop changes how ReLU layers pass gradients back, and vit-base-patch16-224 has none here: choose gradient, .* or rollout",
 }
 SENTENCES = ["a photo of a cat", "a photo of a dog", "a large red circle", "two small blue squares", "photograph"] * 3
 

@@ -153,13 +153,19 @@ def _overlapping(m: nn.Module) -> bool:
 def _relevance(p: Problem) -> Tensor:
     """Relevance propagated through all attention layers (Chefer et al. 2021, self-attention): from the identity on, R += Ā R, Ā being
     the mean over heads of pattern times gradient, where positive. The identity itself is taken off at the end."""
-    if p.one_query or not p.patterns:
-        raise SaliencyError(f"relevance needs self-attention layers, and {p.model} has none: choose {_fitting(p)}.")
+    _attends(p, "relevance", between=True)
     weighted = [each.mean(0) for each in gradient_weighted(p)]
     whole = torch.eye(len(weighted[0])).to(weighted[0])
     for each in weighted:
         whole = whole + each @ whole
     return _on_input(p, whole - torch.eye(len(whole)).to(whole))
+
+
+def _attends(p: Problem, method: str, between: bool = False) -> None:
+    """Raises SaliencyError for a model without attention layers; ``between``: in which tokens attend to each other."""
+    if not p.patterns or (between and p.one_query):
+        kind = "self-attention" if between else "attention"
+        raise SaliencyError(f"{method} needs {kind} layers, and {p.model} has none: choose {_fitting(p)}.")
 
 
 def _chosen(p: Problem, layers: str, weights: Callable[[Problem], list[Float[Tensor, "head query key"]]]) -> Tensor:
@@ -171,21 +177,25 @@ def _chosen(p: Problem, layers: str, weights: Callable[[Problem], list[Float[Ten
 
 def _attention(p: Problem, layers: str = "last") -> Tensor:
     """Attention weights as they are, mean over heads, of the ``"last"`` layer or as the mean over ``"all"``."""
+    _attends(p, "attention")
     return _chosen(p, layers, raw)
 
 
 def _attention_norm(p: Problem, layers: str = "last") -> Tensor:
     """Attention times the length of what it passes on (Kobayashi et al. 2020), mean over heads; ``layers`` as for ``attention``."""
+    _attends(p, "attention_norm")
     return _chosen(p, layers, norm_weighted)
 
 
 def _attention_gradient(p: Problem, layers: str = "last") -> Tensor:
     """Attention times its gradient, where positive, mean over heads; ``layers`` as for ``attention``."""
+    _attends(p, "attention_gradient")
     return _chosen(p, layers, gradient_weighted)
 
 
 def _rollout(p: Problem) -> Tensor:
     """Attention rolled out through all layers, each mixed with the identity (Abnar and Zuidema 2020)."""
+    _attends(p, "rollout", between=True)
     return _on_input(p, rollout(p)[-1][0])
 
 

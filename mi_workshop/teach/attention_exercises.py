@@ -138,7 +138,7 @@ add(
             (lambda value: _numbers(value).shape != _pattern().shape, "The shape is [head, query, key]: 4 heads, 8 tokens."),
             (lambda value: np.allclose(_numbers(value), _pattern().transpose(0, 2, 1), atol=1e-4), "Queries and keys are exchanged: the rows are the tokens that look."),
             (lambda value: not _sums(value), "Each row must sum to 1: these are still scores, or the softmax ran along the wrong side."),
-            (lambda value: (np.triu(_numbers(value), 1) > 1e-6).any(), "Some tokens look ahead."),
+            (lambda value: bool((np.triu(_numbers(value), 1) > 1e-6).any()), "Some tokens look ahead."),
             (lambda value: _sums(value), "Rows sum to 1 and look back only, but the weights are others: was the width's root forgotten?"),
         ),
         why="A pattern is a softmax of scaled products. Each step left out gives a picture that looks just as well.",

@@ -158,7 +158,8 @@ mi.attribute(clip, "a small red cross", square, method="kernel_shap")
 # %% slideshow={"slide_type": "slide"}
 atlas = mi.load("atlas")
 prompt = "Fact: the capital of the state containing Dallas is"
-gallery(atlas, prompt, "Austin")
+ways = ["gradient_x_input", "integrated_gradients", "occlusion", "kernel_shap", "attention", "rollout"]
+gallery(atlas, prompt, "Austin", ["gradient", *ways])
 
 # %% [markdown]
 # **Look:** the rows disagree about more than shades. Which do you believe, and why that one? Perhaps you like the one that says *capital, Dallas*:
@@ -354,22 +355,8 @@ verdicts(stored, score="names_marker_by_sum").round(2)
 # that choice more than on the method. A third reading, the single hottest pixel:
 
 # %% slideshow={"slide_type": "slide"}
-overview(
-    stored["scores"],
-    "scenes-shortcut",
-    "agreeing marker",
-    scores=[
-        "pointing",
-        "mass",
-        "tau_per_pixel",
-        "tau",
-        "pointing_world",
-        "insertion",
-        "deletion",
-        "sensitivity",
-        "seconds",
-    ],
-)
+columns = ["pointing", "mass", "tau_per_pixel", "tau", "pointing_world", "insertion", "deletion", "seconds"]
+overview(stored["scores"], "scenes-shortcut", "agreeing marker", scores=columns)
 
 # %% [markdown]
 # **Look** down *pointing*: Grad-CAM's hottest pixel lies beside the marker in nearly all pictures, for its map is eight pixels coarse. Then along a row: no method is dark everywhere. And

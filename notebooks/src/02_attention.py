@@ -411,10 +411,7 @@ from mi_workshop.teach import check, hint, solution
 prompt = "Fact: the capital of the state containing Dallas is"
 idle = ...
 # solution
-from mi_workshop.counterfactual import resample
-
-print(patterns(model, prompt).pattern[:, :, -1, 9].round(2))
-others = resample(capital_questions(model.world)[0])
+others = mi.counterfactual.resample(capital_questions(model.world)[0])
 print(sweep(model, [prompt], kind="z", positions=None, change=others, metric="lost").mean[:, 0].round(2))
 idle = (2, 3)
 
