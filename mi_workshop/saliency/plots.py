@@ -55,7 +55,7 @@ def _picture(a: Attribution) -> Figure:
     figure = new_figure(6.6, 3.1)
     left, right = figure.subplots(1, 2)
     left.imshow(a.input, interpolation="nearest")
-    left.set_title(_short(f"{a.model}: {a.target}", 36), fontsize=12, loc="left", parse_math=False)
+    left.set_title(_short(f"{a.model}: {a.target}", 30), fontsize=12, loc="left", parse_math=False)
     scale, low, high = draw_heat(right, a)
     figure.colorbar(ScalarMappable(Normalize(low, high), scale), ax=right, pad=0.02, extend="both" if low else "max")
     right.set_title(a.method, fontsize=12, loc="left", parse_math=False)
