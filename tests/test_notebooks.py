@@ -101,7 +101,7 @@ def test_links_lead_somewhere(path):
     """A reference that its own cell does not define is printed with its brackets."""
     for cell in cells(path, "markdown"):
         used, defined = (
-            re.findall(r"\]\[([\w-]+)\]", cell.source),
+            re.findall(r"\]\[([a-z][\w-]*)\]", cell.source),
             re.findall(r"^\[([\w-]+)\]: ", cell.source, re.MULTILINE),
         )
         assert set(used) == set(defined), cell.source
