@@ -48,8 +48,11 @@ def concepts(model: Model) -> Concepts:
     text = training_text(model)
     assert model.world is not None
     token = {word: i for i, word in enumerate(model.world.vocabulary)}
-    names, families, rows, seen = [], [], [], {}
+    names: list[str] = []
+    families: list[str] = []
+    rows: list[np.ndarray] = []
     also: list[list[str]] = []
+    seen: dict[bytes, int] = {}
     for family, name, holds in _all(model.world, text, token):
         where = np.flatnonzero(holds)
         if not FEW <= len(where) < len(holds):
