@@ -22,7 +22,12 @@ from mi_workshop.show import Shown
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SHAPES = {1.0: "an axis of its own", 2 / 3: "triangle", 1 / 2: "digon", 2 / 5: "pentagon"}  # by the dimensions per feature
+SHAPES = {
+    1.0: "an axis of its own",
+    2 / 3: "triangle",
+    1 / 2: "digon",
+    2 / 5: "pentagon",
+}  # by the dimensions per feature
 SNAPSHOTS = 40  # of the weights, while they are trained
 
 
@@ -49,7 +54,10 @@ class Toy(Shown):
     @property
     def table(self) -> pd.DataFrame:
         """By feature: ``importance``, ``length`` of its direction, ``dimensions``, and the ``shape`` that has about as many of them (within .06)."""
-        shapes = [next((s for d, s in SHAPES.items() if abs(d - x) < 0.06), "other" if x else "not represented") for x in self.dimensions]
+        shapes = [
+            next((s for d, s in SHAPES.items() if abs(d - x) < 0.06), "other" if x else "not represented")
+            for x in self.dimensions
+        ]
         return pd.DataFrame(
             {"importance": self.importance, "length": np.linalg.norm(self.W, axis=1), "dimensions": self.dimensions, "shape": shapes},
             pd.Index(self.names, name="feature"),
@@ -128,7 +136,9 @@ def train_toy(
     if not ((sparsities >= 0) & (sparsities < 1)).all():
         raise ValueError(f"Sparsity is the chance that a feature is absent: from 0 to below 1, not {sparsity}.")
     if weight.shape != (n_features,) or not (weight > 0).all():
-        raise ValueError(f"Give importance as one factor above 0, or as {n_features} numbers above 0, not {importance}.")
+        raise ValueError(
+            f"Give importance as one factor above 0, or as {n_features} numbers above 0, not {importance}."
+        )
     if hidden not in ("linear", "relu"):
         raise ValueError(f"There is no hidden layer {hidden!r}: choose 'linear' or 'relu'.")
     named = list(names or (f"feature {i + 1}" for i in range(n_features)))
@@ -169,20 +179,30 @@ def _train(
     return W.detach(), b.detach(), torch.stack(kept), loss.detach()
 
 
-def phase_diagram(n: int = 12, steps: int = 1000, seed: int = 0, progress: bool = True) -> pd.DataFrame:
-    """Two features in one dimension: what becomes of the second one. Rows: its importance relative to the first's (0.1 to 10); columns: the chance of each
-    feature to be present (0.01 to 1). 0: left out; 1: it has the dimension, and the first is left out or they share it.
-
-    Values: the second's share of the dimension, between 0 and 1, plus 1 where both are represented (superposition). So 0 is left out, 1 alone, above 1 together.
+def phase_diagram(
+    n: int = 12, restarts: int = 4, steps: int = 600, seed: int = 0, progress: bool = True
+) -> pd.DataFrame:
+    """Two features in one dimension: what becomes of the second? Rows: its importance, in units of the first's (0.1 to 10); columns: the chance of each
+    feature to be present (0.01 to 1). Values: 0 where the second is left out, 1 where it has the dimension to itself, 0.5 where both share it, in opposite
+    directions. Of ``restarts`` random starts the one with the lowest loss counts: single ones get stuck.
     """
     density, relative = np.geomspace(0.01, 1, n), np.geomspace(0.1, 10, n)
-    rows = torch.tensor([[1.0, r] for r in relative]).repeat_interleave(n, 0)
-    sparsity = torch.tensor(1 - density).float().repeat(n)
-    W = _train(sparsity, rows, 1, "linear", steps, 512, seed, progress)[0][..., 0].numpy()  # [model, feature]
-    length = np.abs(W)
-    both = (length > 0.5).all(1)
-    value = np.where(both, 2.0, np.where(length[:, 1] > 0.5, 1.0, 0.0))
-    return pd.DataFrame(value.reshape(n, n), pd.Index(relative.round(2), name="relative importance"), pd.Index(density.round(3), name="density"))
+    rows = torch.tensor([[1.0, r] for r in relative]).float().repeat_interleave(n, 0).repeat(restarts, 1)
+    sparsity = torch.tensor(1 - density).float().repeat(n * restarts)
+    W, b, _, _ = _train(sparsity, rows, 1, "linear", steps, 256, seed, progress)
+    lengths = W[..., 0].abs().reshape(restarts, n * n, 2)
+    best = _loss(W, b, sparsity, rows).reshape(restarts, n * n).argmin(0)
+    first, second = lengths[best, torch.arange(n * n)].T > 0.5
+    value = np.where(first & second, 0.5, np.where(second, 1.0, 0.0)).reshape(n, n)
+    return pd.DataFrame(value, pd.Index(relative, name="relative importance"), pd.Index(density, name="density"))
+
+
+def _loss(W: Tensor, b: Tensor, sparsity: Tensor, importance: Tensor, rows: int = 4096) -> Float[Tensor, " model"]:
+    """On the same draws for all models of equal sparsity, so that restarts can be compared."""
+    value, chance = torch.rand(2, rows, W.shape[1], generator=torch.Generator().manual_seed(1))
+    x = value * (chance >= sparsity[:, None, None])
+    y = (x @ W @ W.transpose(1, 2) + b[:, None]).relu()
+    return (importance[:, None] * (x - y) ** 2).mean((1, 2))
 
 
 def one_neuron() -> pd.DataFrame:
