@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mi_workshop.models import load as load
     from mi_workshop.models import names as names
     from mi_workshop.neuronpedia import hosted as hosted
+    from mi_workshop.pictures import read_picture as read_picture
     from mi_workshop.saliency import attribute as attribute
     from mi_workshop.teach.doctor import doctor as doctor
     from mi_workshop.tuned import tuned_lens as tuned_lens
@@ -41,7 +42,7 @@ _HOME = {  # imported on first use: the libraries behind them take seconds and h
     "AttributionGraph": "circuits.graph", "ablate": "circuits.ablate", "attribute": "saliency", "compare": "circuits.compare", "doctor": "teach.doctor",
     "feature": "circuits.feature_page", "load": "models", "Model": "models", "names": "models", "swap": "circuits.swap", "trace": "circuits.trace",
     "direct_logit_attribution": "logit_attribution", "logit_lens": "lens", "tuned_lens": "tuned",
-    "hosted": "neuronpedia",
+    "hosted": "neuronpedia", "read_picture": "pictures",
 }  # fmt: skip
 __all__ = [
     "AttributionGraph",
@@ -58,6 +59,7 @@ __all__ = [
     "load",
     "logit_lens",
     "names",
+    "read_picture",
     "saliency",
     "swap",
     "trace",

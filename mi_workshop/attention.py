@@ -1,13 +1,14 @@
 """Attention patterns and what each head attends to: ``patterns(model, prompt)`` shows itself, ``head_scores(model)`` is a table.
 
-Both take a model of ours or any TransformerLens ``HookedTransformer``. A pattern says where a head looks, not what it writes:
-heads that write nothing (an output matrix of zeros) attend like any other, and are marked *silent*.
+A pattern says where a head looks, not what it writes: heads that write nothing (an output matrix of zeros) attend like any other, and
+are marked *silent*. ``norm_weighted`` and ``gradient_weighted`` ask what comes of the weights, ``rollout`` follows them through the layers, and
+``compare_with_key`` says which of them is right. ``brush`` changes them by hand.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,11 +19,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mi_workshop.models import Model, network
+from mi_workshop.show import counted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from mi_workshop.models.attention_rnn import PassageModel
+    from mi_workshop.widgets.attention_brush import AttentionBrush
     from mi_workshop.widgets.attention_view import AttentionView
+    from mi_workshop.worlds.passages import Passage
 
 ROWS = 64  # random passages (and passages about people) that a score is the mean of
 HALF = 20  # tokens of a random passage, which is read twice
@@ -32,12 +37,20 @@ HALF = 20  # tokens of a random passage, which is read twice
 class Attention:
     """Where each head looks: ``pattern`` [layer, head, query, key], each query's weights summing to 1, and the ``tokens``.
 
-    ``silent`` [layer, head] marks heads whose output matrix is zero: whatever they attend to, they write nothing.
+    ``silent`` [layer, head] marks heads whose output matrix is zero: whatever they attend to, they write nothing. ``queries``: the names of
+    the rows where they are not the tokens. ``kind``: what the numbers are; weighted attention sums to nothing in particular.
     """
 
     pattern: Float[np.ndarray, "layer head query key"]
     tokens: list[str]
     silent: np.ndarray
+    queries: list[str] | None = None
+    kind: str = "attention"
+
+    @property
+    def top(self) -> float:
+        """What is drawn darkest: 1 for weights that sum to 1, otherwise the largest number."""
+        return 1.0 if self.kind in ("attention", "rollout") else float(self.pattern.max()) or 1.0
 
     def head(self, layer: int, head: int) -> pd.DataFrame:
         """One head's weights, queries as rows and keys as columns, named ``token [position]``.
@@ -47,20 +60,20 @@ class Attention:
         n_layers, n_heads = self.silent.shape
         if not (0 <= layer < n_layers and 0 <= head < n_heads):
             raise ValueError(f"There is no head {layer}.{head}: layers are 0 to {n_layers - 1}, heads 0 to {n_heads - 1}.")  # fmt: skip
-        names = [f"{token} [{i}]" for i, token in enumerate(self.tokens)]
-        return pd.DataFrame(
-            self.pattern[layer, head], pd.Index(names, name="query"), pd.Index(names, name="key"), copy=True
-        )
+        keys = [f"{token} [{i}]" for i, token in enumerate(self.tokens)]
+        queries = pd.Index(self.queries or keys, name="query")
+        return pd.DataFrame(self.pattern[layer, head], queries, pd.Index(keys, name="key"), copy=True)
 
     def describe(self) -> str:
         """In words: size, and which heads write nothing."""
         n_layers, n_heads = self.silent.shape
         silent = ", ".join(f"{layer}.{head}" for layer, head in np.argwhere(self.silent))
-        what = f"Attention patterns of {n_layers * n_heads} heads in {n_layers} layers over {len(self.tokens)} tokens"
+        name = "Attention patterns" if self.kind == "attention" else self.kind.capitalize()
+        what = f"{name} of {counted(n_layers * n_heads, 'head')} in {counted(n_layers, 'layer')} over {len(self.tokens)} tokens"
         return f"{what}; silent, because they write nothing: {silent}." if silent else f"{what}."
 
     def show(self, **traits: Any) -> AttentionView:
-        """The interactive head browser; ``traits`` as ``layer=2, head=1, query=5`` say what it opens with."""
+        """The interactive head browser; ``traits`` as ``layer=2, head=1, query=5, mode="lines"`` say what it opens with."""
         from mi_workshop.widgets.attention_view import AttentionView
 
         return AttentionView(self, **traits)
@@ -91,22 +104,99 @@ def _silent(network: Any) -> np.ndarray:
     return np.array([(block.attn.W_O.detach() == 0).flatten(1).all(1).cpu().numpy() for block in network.blocks])
 
 
-def patterns(model: Any, prompt: str | Tensor) -> Attention:
-    """The attention pattern of every head on ``prompt`` (<bos> is put before it) or on token ids [position]; shows itself.
+def patterns(model: Any, input: Any, target: Any = None) -> Attention:
+    """The attention pattern of every head; shows itself.
 
-    Raises WorldError for a prompt that the model's world does not know.
+    ``model``, ``input`` and ``target`` are those of ``attribute``: a prompt (<bos> is put before it) or token ids [position] for a language
+    model, a picture and a query (or a query and a picture) for ``scenes-clip``, where patches of 8 × 8 pixels attend, a passage for a model of
+    passages, which has one head and one query, the answer. The raw pattern does not depend on the target.
+
+    Raises SaliencyError, one sentence, for what the model does not know and for models without attention.
     """
-    net = network(model)
-    if not isinstance(prompt, str):
-        ids = torch.as_tensor(prompt)
-    else:
-        ids = model.tokens(prompt) if isinstance(model, Model) else net.to_tokens(prompt)[0]
-    if net.tokenizer is None:
-        tokens = [str(i) for i in ids.tolist()]
-    else:
-        tokens = net.tokenizer.batch_decode([[i] for i in ids.tolist()], clean_up_tokenization_spaces=False)
-    found = _patterns(net, ids[None], lambda pattern: pattern[0])
-    return Attention(found.numpy(), tokens, _silent(net))
+    return _attention(model, input, target, "attention")
+
+
+def norm_weighted(model: Any, input: Any, target: Any = None) -> Attention:
+    """Attention × value norm: α · ‖v W_O‖, how long what each head passes on from each token is (Kobayashi et al. 2020); in models of passages the
+    state of a word stands for v W_O. Silent heads get 0. Takes and raises what ``patterns`` does."""
+    return _attention(model, input, target, "attention × value norm")
+
+
+def gradient_weighted(model: Any, input: Any, target: Any = None) -> Attention:
+    """Attention × gradient of the target's number (a logit, a likeness), where positive (Chefer et al. 2021). Takes and raises what ``patterns`` does."""
+    return _attention(model, input, target, "attention × gradient")
+
+
+def rollout(model: Any, input: Any, target: Any = None) -> Attention:
+    """Attention rollout (Abnar and Zuidema 2020) up to each layer, as one "head" per layer: patterns, averaged over heads and mixed half and half
+    with the identity (the residual stream), multiplied. Takes and raises what ``patterns`` does, and raises it where tokens do not attend to each other."""
+    return _attention(model, input, target, "rollout")
+
+
+def _attention(model: Any, input: Any, target: Any, kind: str) -> Attention:
+    from mi_workshop.saliency import problem, weights
+    from mi_workshop.saliency.inputs import SaliencyError
+
+    p = problem(model, input, target)
+    found = weights.KINDS[kind](p)
+    if len({each.shape for each in found}) > 1:
+        raise SaliencyError(
+            f"The layers of {p.model} do not all attend to the same tokens: they cannot be shown together."
+        )
+    pattern = torch.stack(found).cpu().numpy()
+    shown = p.shown
+    tokens = shown if isinstance(shown, list) else _patches(shown, pattern.shape[-1], p.class_token)
+    language = kind != "rollout" and hasattr(network(model), "blocks")
+    silent = _silent(network(model)) if language else np.zeros(pattern.shape[:2], bool)
+    return Attention(pattern, tokens, silent, ["answer"] if p.one_query else None, kind)
+
+
+def _patches(picture: np.ndarray, keys: int, class_token: bool) -> list[str]:
+    """Names of the patches that attend in a picture, by the pixel in their upper left corner."""
+    side = round((keys - class_token) ** 0.5)
+    height, width = (n // side for n in picture.shape[:2])
+    return ["<class>"] * class_token + [f"x {x * width}, y {y * height}" for y in range(side) for x in range(side)]
+
+
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {  # the methods of ``attribute`` that are made of attention weights
+    "raw, last layer": ("attention", {}), "raw, mean of layers": ("attention", {"layers": "all"}), "× value norm": ("attention_norm", {}),
+    "× gradient": ("attention_gradient", {}), "rollout": ("rollout", {}), "relevance": ("relevance", {}),
+}  # fmt: skip
+ACROSS = ("raw, mean of layers", "rollout", "relevance")  # need several layers in which tokens attend to each other
+
+
+def compare_with_key(model: Any, inputs: Sequence[tuple[Any, Any]]) -> pd.DataFrame:
+    """Which way of reading attention agrees with the answer keys: a row for each way that fits the model, means over (input, target) pairs.
+
+    Columns are those of ``saliency.scores``: against the model key (what changes this model's number) ``pointing``, ``mass``, ``found`` and ``tau``; against the
+    world key (what should matter) ``pointing_world``, ``mass_world`` and ``auc``. ``chance``: the same for maps drawn at random, ten per pair.
+    Raises SaliencyError.
+    """
+    from mi_workshop.saliency import answer_keys, attribute, problem
+    from mi_workshop.saliency.scores import agreement, mass, pointing
+
+    rows: dict[str, list[dict[str, float]]] = {}
+    rng = np.random.default_rng(0)
+    for given, target in inputs:
+        p, key = problem(model, given, target), answer_keys(model, given, target)
+        fitting = {k: v for k, v in VARIANTS.items() if not (p.one_query and k in ACROSS)}
+        maps = [(name, attribute(p, None, method=method, **options)) for name, (method, options) in fitting.items()]
+        maps += [("chance", replace(maps[0][1], scores=rng.random(maps[0][1].scores.shape))) for _ in range(10)]
+        masks = {"": key.true_mask("model"), "_world": key.true_mask("world")}
+        for name, a in maps:
+            hits = {f"{f.__name__}{k}": float(f(a, mask)) for f in (pointing, mass) for k, mask in masks.items()}
+            rows.setdefault(name, []).append(hits | agreement(a, key))
+    return pd.DataFrame({name: pd.DataFrame(each).mean() for name, each in rows.items()}).T.rename_axis("attention")
+
+
+def brush(model: PassageModel, passage: Passage | str) -> AttentionBrush:
+    """Change a passage's attention weights by hand and see what the prediction does: the view of ``widgets.attention_brush``.
+
+    Raises WorldError for a text that the model's world does not know.
+    """
+    from mi_workshop.widgets.attention_brush import AttentionBrush
+
+    return AttentionBrush(model, model.world.parse(passage) if isinstance(passage, str) else passage)
 
 
 def head_scores(model: Any, rows: int = ROWS, half: int = HALF, seed: int = 0) -> pd.DataFrame:

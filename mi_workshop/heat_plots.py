@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-from mi_workshop.plots import _short, new_figure
+from mi_workshop.plots import BLUE, GREY, INK, _short, new_figure, open_frames
 
 if TYPE_CHECKING:
     from mi_workshop.attention import Attention
@@ -63,9 +63,72 @@ def draw_heat_map(
     return figure
 
 
+def draw_lines(attention: Attention, layer: int, heads: list[int]) -> Figure:
+    """Attention as lines from the token that looks, on the left, to the one that is looked at; the darker the more. The chosen heads of one layer with
+    names, and every head as a small picture, layers upwards."""
+    n_layers, n_heads, queries, keys = attention.pattern.shape
+    share = attention.pattern / attention.top
+    side = float(np.clip(4 / max(n_layers, n_heads), 0.4, 1.0)) if n_layers * n_heads > 1 else 0.0
+    tall = float(np.clip(0.22 * keys + 0.9, 2.5, 12))
+    figure = new_figure(4.6 + side * n_heads, max(tall, (side + 0.25) * n_layers + 0.4))
+    parts: Any = figure.subfigures(1, 2, width_ratios=[4.6, side * n_heads]) if side else (figure, None)
+    chosen, small = parts
+    colours, styles = ["#0072b2", "#b34f00", "#00664b", "#333333"], ["-", "--", ":", "-."]
+
+    def draw(ax: Any, weights: np.ndarray, style: int, width: float, much: float = 1.0, least: float = 0.01) -> None:
+        for q, k in np.argwhere(weights >= least):
+            ends, alpha = [(q + 0.5) / queries, (k + 0.5) / keys], float(much * min(weights[q, k], 1))
+            ax.plot([0, 1], ends, styles[style], color=colours[style], lw=width, alpha=alpha, antialiased=width > 1)
+        ax.set(xlim=(0, 1), ylim=(1, 0), xticks=[], yticks=[])
+
+    ax = chosen.add_subplot()
+    for head in heads:
+        draw(ax, share[layer, head], head % 4 if len(heads) > 1 else 0, 2.0)
+    size = float(np.clip(300 / keys, 5, 11))
+    names = [_short(token, 14) for token in attention.tokens]
+    ax.set_yticks((np.arange(queries) + 0.5) / queries, attention.queries or names, fontsize=size, parse_math=False)
+    right = ax.secondary_yaxis("right")
+    right.set_yticks((np.arange(keys) + 0.5) / keys, names, fontsize=size, parse_math=False)
+    for one in (ax, right):
+        one.tick_params(length=0)
+    ax.set_title(f"{attention.kind}: {' and '.join(f'head {layer}.{head}' for head in heads)}", fontsize=12, loc="left")
+    if small is not None:
+        for row, line in enumerate(small.subplots(n_layers, n_heads, squeeze=False)[::-1]):
+            for head, ax in enumerate(line):
+                silent = bool(attention.silent[row, head])
+                draw(ax, share[row, head], 0, 0.8, 0.35 if silent else 1, least=0.05)
+                ax.set_title(
+                    f"{row}.{head}{' silent' if silent else ''}", fontsize=float(np.clip(7 * side, 5, 9)), pad=2
+                )
+    return figure
+
+
+def draw_brush(
+    words: list[str], own: list[float], now: list[float], before: list[tuple[str, float]], after: dict[str, float]
+) -> Figure:
+    """The attention weights of the words, the model's own hatched and those of now filled, and the prediction with either."""
+    figure = new_figure(float(np.clip(0.34 * len(words) + 3.4, 6, 16)), 3.2)
+    left, right = figure.subplots(1, 2, width_ratios=[max(0.34 * len(words), 3), 2.2])
+    for ax, names, pair in (
+        (left, words, (own, now)),
+        (right, [c for c, _ in before], ([p for _, p in before], [after[c] for c, _ in before])),
+    ):
+        at = np.arange(len(names))
+        ax.bar(at - 0.2, pair[0], 0.4, color="white", edgecolor=GREY, hatch="////", label="the model's own")
+        ax.bar(at + 0.2, pair[1], 0.4, color=BLUE, edgecolor=INK, label="now")
+        ax.set_xticks(at, [_short(name, 14) for name in names], rotation=90, fontsize=9, parse_math=False)
+        open_frames(ax)
+    left.set_title("attention weight", fontsize=11, loc="left")
+    right.set_title("prediction", fontsize=11, loc="left")
+    left.legend(frameon=False, fontsize=9)
+    return figure
+
+
 def draw_attention(attention: Attention) -> Figure:
     """Every head's pattern, layers upwards; queries downwards, keys across, dark is much. Heads that write nothing are pale."""
     n_layers, n_heads, n, _ = attention.pattern.shape
+    if attention.queries:
+        return draw_lines(attention, n_layers - 1, [0])
     side = float(np.clip(14 / n_heads, 0.45, 2.0))
     figure = new_figure(max(side * n_heads, 3) + 0.4, min((side + 0.3) * n_layers, 40))
     axes = figure.subplots(n_layers, n_heads, squeeze=False)
@@ -73,7 +136,7 @@ def draw_attention(attention: Attention) -> Figure:
     for layer, row in enumerate(axes[::-1]):
         for head, ax in enumerate(row):
             silent = bool(attention.silent[layer, head])
-            ax.imshow(attention.pattern[layer, head], cmap=LinearSegmentedColormap.from_list("", SEQUENTIAL), vmin=0, vmax=1, alpha=0.35 if silent else 1)  # fmt: skip
+            ax.imshow(attention.pattern[layer, head], cmap=LinearSegmentedColormap.from_list("", SEQUENTIAL), vmin=0, vmax=attention.top, alpha=0.35 if silent else 1)  # fmt: skip
             ax.set_title(
                 f"{layer}.{head}{'  silent' if silent else ''}", fontsize=float(np.clip(6 * side, 6, 11)), pad=2
             )

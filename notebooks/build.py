@@ -22,6 +22,7 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import re
 import sys
 import tempfile
 import time
@@ -149,7 +150,10 @@ def execute(notebook: NotebookNode, folder: Path) -> None:
         if cell.cell_type == "code":  # a stored widget is dead: its picture and its sentence stay
             for output in cell.outputs:
                 data = output.get("data", {})
-                if data.pop(WIDGET, None) and "image/png" in data:
+                widget = data.pop(WIDGET, None)
+                if widget and re.match(r".*\d%\|", data.get("text/plain", "")):
+                    data.clear()  # a progress bar, at 0 %
+                if widget and "image/png" in data:
                     width = output.metadata.get("image/png", {}).get("width", 900)
                     data["text/html"] = image(data["image/png"].strip(), data["text/plain"], width)
             unstored = "unstored" in cell.metadata.get("tags", [])

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import hub_help
 import neuronpedia_help
+import pictures_help
+import vision_help
 
 PAGE = Path(__file__).parents[1] / "docs" / "faults.md"
 HEAD = """# When something is missing
@@ -16,12 +18,16 @@ that the tests run against servers on this machine that fail in these ways; … 
 
 
 def page() -> str:
-    hub = [f"| {what} | {_plain(said)} |" for what, said in hub_help.FAULTS.items()]
     return (
-        f"{HEAD}## The Hugging Face Hub and the GPU\n\n| what happens | what the user is told |\n|---|---|\n"
-        + "\n".join(hub)
-        + (f"\n\n## Neuronpedia\n\n{neuronpedia_help.table()}\n")
+        f"{HEAD}## The Hugging Face Hub and the GPU\n\n{_table(hub_help.FAULTS)}\n\n"
+        "CLIP, ViT and ResNet come the same way. All this was tried with small stand-ins only: never with the real Hub or the real weights.\n\n"
+        f"## Pictures, and models that look at them\n\n{_table(vision_help.FAULTS | pictures_help.FAULTS)}\n\n## Neuronpedia\n\n{neuronpedia_help.table()}\n"
     )
+
+
+def _table(faults: dict[str, str]) -> str:
+    rows = [f"| {what} | {_plain(said)} |" for what, said in faults.items()]
+    return "\n".join(["| what happens | what the user is told |", "|---|---|", *rows])
 
 
 def _plain(pattern: str) -> str:

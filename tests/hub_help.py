@@ -209,6 +209,11 @@ class Hub:
         folder = self.root / repo
         return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
 
+    def at(self, repo: str, revision: str | None) -> str:
+        """The folder of a repository at a revision: a pull request has one of its own, asked for by its name or its commit."""
+        made = [f"{repo}@pr-{p.name.split('@pr-')[1]}" for p in self.root.glob(f"{repo}@pr-*")]
+        return next((one for one in made if revision in (f"refs/pr/{one.split('@pr-')[1]}", _commit(one))), repo)
+
     def environment(self, home: Path) -> dict[str, str]:
         """What a process needs to use this Hub, with a cache of its own and the tiny sizes."""
         return {
@@ -292,11 +297,13 @@ class _Handler(BaseHTTPRequestHandler):
             return self.refuse(401, "", "Invalid credentials in Authorization header")
         if re.fullmatch(r"api/models/.+/tree/[^/]+/.+", path):
             return self.refuse(404, "EntryNotFound", "no such folder")
-        if found := re.fullmatch(r"api/models/(.+?)(?:/revision/[^/]+)?", path):
-            return self.about(found[1])
-        if not (found := re.fullmatch(r"(.+?)/resolve/([^/]+)/(.+)", path)):
+        if found := re.fullmatch(r"api/models/(.+?)/discussions", path):
+            return self.offers(found[1])
+        if found := re.fullmatch(r"api/models/(.+?)(?:/revision/(refs/pr/\d+|[^/]+))?", path):
+            return self.about(hub.at(*found.groups()))
+        if not (found := re.fullmatch(r"(.+?)/resolve/(refs/pr/\d+|[^/]+)/(.+)", path)):
             return self.refuse(404, "EntryNotFound", "no such page")
-        repo, _, name = found.groups()
+        repo, name = hub.at(found[1], found[2]), found[3]
         if not (hub.root / repo).is_dir():
             return self.refuse(401, "RepoNotFound", "Repository not found")
         if hub.fault == "gated" and repo == GEMMA:
@@ -306,6 +313,20 @@ class _Handler(BaseHTTPRequestHandler):
         if not file.is_file():
             return self.refuse(404, "EntryNotFound", "Entry not found")
         return self.file(repo, file, body)
+
+    def offers(self, repo: str) -> None:
+        """Pull requests: the bot's conversion where there is one, and a stranger's that nobody shall take."""
+        made = [
+            ("stranger", 3),
+            *(("SFconvertbot", int(p.name.split("@pr-")[1])) for p in self.served.root.glob(f"{repo}@pr-*")),
+        ]
+        rows = [
+            {"title": "Adding safetensors", "num": n, "author": {"name": author}, "createdAt": "2023-01-01T00:00:00.000Z", "status": "open",
+             "repo": {"name": repo, "type": "model"}, "isPullRequest": True}
+            for author, n in made
+        ]  # fmt: skip
+        body = json.dumps({"discussions": rows, "count": len(rows), "start": 0}).encode()
+        self.say(200, body, {"Content-Type": "application/json"})
 
     def about(self, repo: str) -> None:
         hub = self.served

@@ -13,8 +13,8 @@ from transformer_lens import HookedTransformer
 import mi_workshop as mi
 from mi_workshop import attention
 from mi_workshop.attention import head_scores, patterns, score_patterns, second_mentions
+from mi_workshop.saliency import SaliencyError
 from mi_workshop.widgets.attention_view import bundle
-from mi_workshop.worlds import WorldError
 
 PROMPT = "Mr Dursley met Mrs Potter. Mr"
 HALF = 6
@@ -77,7 +77,7 @@ def test_patterns_are_the_models_own(atlas, found):
     again = patterns(atlas.replacement, atlas.tokens(PROMPT))
     np.testing.assert_array_equal(again.pattern, found.pattern)
     assert again.tokens == found.tokens
-    with pytest.raises(WorldError, match="does not know"):
+    with pytest.raises(SaliencyError, match="does not know"):
         patterns(atlas, "Mr Voldemort met")
 
 

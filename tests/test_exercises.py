@@ -1,11 +1,13 @@
 """The exercise kit: it answers every answer, and its own solutions are right."""
 
 import pytest
+import torch
 
 import mi_workshop as mi
+from mi_workshop.models.attention_rnn import train
 from mi_workshop.teach import check, find, hint, solution
 from mi_workshop.teach.exercises import EXERCISES, Exercise, Feedback
-from mi_workshop.worlds import Scenes
+from mi_workshop.worlds import Rooms, Scenes
 from mi_workshop.worlds.atlas import Atlas
 
 WORLD = Atlas()
@@ -88,6 +90,7 @@ def run_solution(name, **names):
 def names(atlas, graph):
     """The variables of the notebooks that solutions use."""
     french = mi.trace(atlas, "Fait: le contraire de petit est")
+    text = "Mr Dursley met Mrs Potter. Mr"
     features = graph.nodes[graph.nodes.feature_type == "cross layer transcoder"]
     return {
         "mi": mi,
@@ -98,6 +101,11 @@ def names(atlas, graph):
         "french": french,
         "places": [label for label in french.supernodes if label.split(" @")[0] in WORLD.places],
         "ranked": features.sort_values("influence").node_id,
+        "torch": torch,
+        "text": text,
+        "cache": atlas.replacement.run_with_cache(atlas.tokens(text))[1],
+        "rooms": train(Rooms(), epochs=3, progress=False),
+        "story": "Sandra went to the garden. John moved to the office. Sandra travelled to the kitchen. Where is Sandra?",
         "scenes": Scenes().sample(18, "validation"),
         "abbreviation": "Fact: the abbreviation of the state containing Dallas is",
     }
@@ -146,6 +154,31 @@ def test_diagnoses():
         ("a fair trial", SCENE): "still answers rightly",
         ("a fair trial", SCENE.replace(SCENE.target, shape="square")): "another answer is right",
         ("deaf to the question", "relevance"): "changes more",
+        ("a head that looks in vain", (3, 2)): "hangs on it",
+        ("a head that looks in vain", (0, 0)): "less than 0.9",
     }
     for (name, value), part in diagnosed.items():
         assert part in repr(check(name, value)), (name, value)
+
+
+def test_diagnoses_of_attention(names):
+    """Whoever forgets one step of attention, or weights that do not add up, is told which."""
+    value = run_solution("attention by hand", **names)
+    q, k = (names["cache"][f"blocks.3.attn.hook_rot_{name}"][0] for name in "qk")
+    products = torch.einsum("qhd,khd->hqk", q, k)
+    back = torch.ones(products.shape[1:]).tril().bool()
+    for wrong, part in {
+        "rows are the tokens": value.transpose(1, 2),
+        "sum to 1": products.where(back, 0),
+        "look ahead": (products / 32**0.5).softmax(-1),
+        "root forgotten": products.masked_fill(~back, -torch.inf).softmax(-1),
+        "[head, query, key]": value[0],
+    }.items():
+        assert wrong in repr(check("attention by hand", part)), wrong
+    rooms, story, weights = run_solution("the same answer by other weights", **names)
+    for wrong, given in {
+        "sum to 1": 2 * weights,
+        "is left on": torch.eye(len(weights))[-2],
+        "something else": torch.eye(len(weights))[4],
+    }.items():
+        assert wrong in repr(check("the same answer by other weights", (rooms, story, given))), wrong

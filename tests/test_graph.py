@@ -1,5 +1,6 @@
 """The graph: what it shows must be what circuit-tracer computed, and must survive every file and every display."""
 
+import io
 import json
 import re
 import xml.etree.ElementTree as ElementTree
@@ -8,9 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
 import mi_workshop as mi
 from mi_workshop.circuits.graph import ERROR, FEATURE, LOGIT, TOKEN, AttributionGraph, GraphError
+from mi_workshop.plots import new_figure, png
 
 PROMPT = "Fact: the capital of the state containing Dallas is"
 
@@ -104,6 +107,15 @@ def test_saved_pictures_ask_for_nothing_and_hold_no_markup(graph, tmp_path, suff
     assert not addresses, addresses
     if suffix == "svg":
         ElementTree.fromstring(text)
+
+
+@pytest.mark.parametrize("width", [11.15, 7.33, 4.6])
+def test_stored_pictures_are_as_wide_as_they_were_drawn(width):
+    """A picture whose width was rounded otherwise than matplotlib rounds it would be stored sheared, line by line."""
+    figure = new_figure(width, 2)
+    figure.add_axes((0, 0, 0.5, 1)).set_facecolor("black")
+    columns = np.asarray(Image.open(io.BytesIO(png(figure))).convert("L"))[5:-5, 5:-5].astype(int)
+    assert np.ptp(columns, axis=0).max() == 0 and np.ptp(columns) == 255
 
 
 def test_png_and_display(graph, tmp_path):

@@ -99,7 +99,7 @@ def test_kernel_shap_equals_shap_called_directly(cnn):
     explainer = KernelExplainer(output, np.zeros((1, 3)))
     direct = explainer.shap_values(np.ones((1, 3)), nsamples=64, l1_reg=0, silent=True)[0]
     found = attribute(cnn, SCENE, "square", "kernel_shap", samples=64, segments=masks)
-    np.testing.assert_allclose(list(found.by_part.values()), direct, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(list(found.by_part.values()), direct, **CLOSE)
     assert list(found.by_part) == ["object", "marker", "rest"]
 
 
@@ -278,7 +278,7 @@ def test_results_show_themselves(cnn, rooms, tmp_path):
         data, _ = a._repr_mimebundle_()
         assert set(data) == {"text/html", "image/png", "text/plain"} and a.words() == data["text/plain"]
         assert "completeness gap" in a.words().lower() and "baseline" in a.words()
-        assert a.waterfall(top=3).axes[0].get_yticklabels()[-1].get_text() == max(a.by_part, key=lambda k: abs(a.by_part[k]))  # fmt: skip
+        assert a.waterfall(top=3).figure().axes[0].get_yticklabels()[-1].get_text() == max(a.by_part, key=lambda k: abs(a.by_part[k]))  # fmt: skip
         assert a.save(tmp_path / "a.png").stat().st_size > 1000
     with pytest.raises(SaliencyError, match="add up to nothing: a waterfall needs integrated_gradients, "):
         attribute(cnn, SCENE, "square", "gradient").waterfall()

@@ -41,7 +41,7 @@ PAN = f"""async () => {{
     return [steps[20], steps[36]];
 }}"""
 SVG = f"""async () => {{
-    const nodes = graphModel.get("nodes"), meta = graphModel.get("meta"), buffer = graphModel.get("links").slice().buffer, m = buffer.byteLength / 12;
+    const nodes = graphModel.get("nodes"), meta = graphModel.get("meta"), buffer = graphModel.get("links").buffer, m = buffer.byteLength / 12;
     const source = new Int32Array(buffer, 0, m), target = new Int32Array(buffer, 4 * m, m);
     const width = Math.max(...meta.columns.map((c) => c[1])), height = Math.max(...meta.rows.map((r) => r[2]));
     const x = (i) => 800 * nodes.x[i] / width, y = (i) => 460 * (1 - nodes.y[i] / height);

@@ -138,9 +138,18 @@ def contrastive_loss(module: Any, pixels: Tensor, scenes: list[Scene], rng: np.r
 
 def train(recipe: ScenesRecipe, folder: Path) -> None:
     """Train the model and write config.json and model.safetensors (half precision)."""
+    scenes = Scenes(recipe.seed, recipe.cue).sample(recipe.scenes, "train")
+    pixels = torch.from_numpy(np.stack([s.image for s in tqdm(scenes, desc="pictures", mininterval=5)]))
+    config: dict[str, Any] = {"network": recipe.network, "size": dict(recipe.size), "cue": recipe.cue}
+    module = fitted(recipe, config, scenes, pixels.permute(0, 3, 1, 2).contiguous())
+    write_text(folder / "config.json", json.dumps(config, indent=1))
+    save_tensors(folder / "model.safetensors", module.state_dict())
+
+
+def fitted(recipe: ScenesRecipe, config: dict[str, Any], scenes: list[Scene], pixels: Tensor) -> nn.Module:
+    """The network trained on pictures [picture, rgb, y, x] (bytes) and what is said of them: labels or captions of ``scenes``."""
     torch.manual_seed(recipe.seed)
     torch.set_flush_denormal(True)
-    config: dict[str, Any] = {"network": recipe.network, "size": dict(recipe.size), "cue": recipe.cue}
     module = build(config)
     convolutions = [
         (parent, name)
@@ -154,9 +163,6 @@ def train(recipe: ScenesRecipe, folder: Path) -> None:
     ) in convolutions:  # batch norm speeds training up; it is folded into the convolutions before they are saved
         conv = getattr(parent, name)
         setattr(parent, name, nn.Sequential(conv, nn.BatchNorm2d(conv.out_channels)))
-    scenes = Scenes(recipe.seed, recipe.cue).sample(recipe.scenes, "train")
-    pixels = torch.from_numpy(np.stack([s.image for s in tqdm(scenes, desc="pictures", mininterval=5)]))
-    pixels = pixels.permute(0, 3, 1, 2).contiguous()  # [picture, rgb, y, x] bytes
     optimizer = torch.optim.AdamW(module.parameters(), lr=recipe.learning_rate, weight_decay=0.02, betas=(0.9, 0.98))
     loss_of = classifier_loss if recipe.network == "cnn" else contrastive_loss
     progress = tqdm(range(recipe.steps), desc=f"{recipe.name}, seed {recipe.seed}", mininterval=5)
@@ -175,8 +181,7 @@ def train(recipe: ScenesRecipe, folder: Path) -> None:
     module.eval()
     for parent, name in convolutions:
         setattr(parent, name, nn.utils.fusion.fuse_conv_bn_eval(*getattr(parent, name)))
-    write_text(folder / "config.json", json.dumps(config, indent=1))
-    save_tensors(folder / "model.safetensors", module.state_dict())
+    return module
 
 
 def accuracies(model: ImageModel, split: str, n: int = 1000) -> dict[str, dict[str, float]]:

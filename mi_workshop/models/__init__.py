@@ -159,7 +159,9 @@ def load(
     """Load a model by name, with per-layer (``"plt"``) or cross-layer (``"clt"``) transcoders.
 
     The models of ``names()`` are in the package. ``gemma-2-2b``, ``llama-3.2-1b``, ``qwen3-0.6b`` (to 14b), ``gpt2`` and every other name
-    that TransformerLens knows come from the Hugging Face Hub; what will be downloaded is said beforehand. A model without known
+    that TransformerLens knows come from the Hugging Face Hub; so do ``clip-vit-base-patch32``, ``vit-base-patch16-224``, ``resnet-50`` and every
+    other CLIP, ViT or ResNet classifier by its repository, which look at pictures as those of Scenes do (an ``ImageModel`` or
+    ``ImageTextModel``; ``device`` and ``otherwise`` alone matter to them). What will be downloaded is said beforehand. A model without known
     transcoders takes ``transcoders="owner/repository"``, or does without (lenses, attention, interventions; no ``trace``).
 
     ``dtype``: by default bfloat16 on a GPU and float32 on a CPU. A T4 has no bfloat16 units: PyTorch computes it there in steps

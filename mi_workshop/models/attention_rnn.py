@@ -18,6 +18,21 @@ from mi_workshop.worlds.passages import Passage, Passages
 Guide = Callable[[Sequence[Passage]], Float[Tensor, "passage position"]]  # attention weights from elsewhere
 
 
+class WeightedMean(nn.Module):
+    """The mean of states by attention weights. ``pattern`` passes the weights through unchanged, as [passage, head, query, key] with one head
+    and one query, the answer: hook it to read or change them, or to take their gradient."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pattern = nn.Identity()
+
+    def forward(
+        self, weights: Float[Tensor, "*way passage position"], states: Float[Tensor, "passage position width"]
+    ) -> Float[Tensor, "*way passage width"]:
+        weights = self.pattern(weights[..., None, None, :])[..., 0, 0, :]
+        return torch.einsum("...nt,ntw->...nw", weights, states)
+
+
 class AttentionRNN(nn.Module):
     """Embedding, encoder, additive attention, linear output.
 
@@ -28,31 +43,47 @@ class AttentionRNN(nn.Module):
     def __init__(self, vocabulary: int, classes: int, width: int = 64, encoder: str = "lstm") -> None:
         super().__init__()
         self.embed = nn.Embedding(vocabulary, width, padding_idx=0)
-        self.lstm = nn.LSTM(width, width // 2, batch_first=True, bidirectional=True) if encoder == "lstm" else None
+        directions = [nn.LSTM(width, width // 2, batch_first=True) for _ in range(2)] if encoder == "lstm" else []
+        self.lstm = nn.ModuleList(directions)  # forwards, and backwards
         self.mlp = nn.Sequential(nn.Linear(width, width), nn.Tanh()) if encoder == "mlp" else None
         self.key, self.query = nn.Linear(width, width), nn.Linear(width, width, bias=False)
         self.score = nn.Linear(width, 1, bias=False)
-        self.out = nn.Linear(2 * width, classes)
+        self.mean, self.out = WeightedMean(), nn.Linear(2 * width, classes)
 
     def encode(self, tokens: Int[Tensor, "passage position"]) -> Float[Tensor, "passage position width"]:
         """State of each token; the padding after a passage is not read."""
         x = self.embed(tokens)
-        if self.lstm is None:
-            return self.mlp(x)  # type: ignore[misc]
-        packed = nn.utils.rnn.pack_padded_sequence(x, (tokens > 0).sum(1), batch_first=True, enforce_sorted=False)
-        return nn.utils.rnn.pad_packed_sequence(self.lstm(packed)[0], batch_first=True, total_length=tokens.shape[1])[0]
+        if self.mlp is not None:
+            return self.mlp(x)
+        lengths, at = (tokens > 0).sum(1, keepdim=True), torch.arange(tokens.shape[1], device=tokens.device)
+        turned = torch.where(at < lengths, lengths - 1 - at, at)[..., None].expand_as(x)  # each passage from its end
+        forwards, backwards = self.lstm
+        back = backwards(x.gather(1, turned))[0]  # [passage, position, width / 2]
+        return torch.cat([forwards(x)[0], back.gather(1, turned[..., : back.shape[-1]])], -1)
 
     def forward(
         self, tokens: Int[Tensor, "passage position"], question: Int[Tensor, "passage word"] | None = None, weights: Tensor | None = None
     ) -> tuple[Float[Tensor, "passage class"], Float[Tensor, "passage position"]]:  # fmt: skip
         """Logits and attention weights; ``weights`` [passage, position] replace the model's own."""
         states = self.encode(tokens)  # [passage, position, width]
-        asked = states.new_zeros(states[:, 0].shape) if question is None else self.encode(question).mean(1)
+        asked = self.asked(question, states)
         if weights is None:
             scores = self.score(torch.tanh(self.key(states) + self.query(asked)[:, None]))[..., 0]
             weights = scores.masked_fill(tokens == 0, -torch.inf).softmax(-1)
-        context = (weights[..., None] * states).sum(1)
-        return self.out(torch.cat([context, asked], -1)), weights
+        return self.answer(states, asked, weights), weights
+
+    def answer(
+        self, states: Float[Tensor, "passage position width"], asked: Float[Tensor, "passage width"], weights: Float[Tensor, "*way passage position"]
+    ) -> Float[Tensor, "*way passage class"]:  # fmt: skip
+        """Logits from states read with given weights; with leading axes, for each of several ways to weigh them."""
+        context = self.mean(weights, states)
+        return self.out(torch.cat([context, asked.expand_as(context)], -1))
+
+    def asked(
+        self, question: Int[Tensor, "passage word"] | None, states: Float[Tensor, "passage position width"]
+    ) -> Float[Tensor, "passage width"]:
+        """Mean state of the question; zeros where there is none."""
+        return states.new_zeros(states[:, 0].shape) if question is None else self.encode(question).mean(1)
 
 
 @dataclass(eq=False)
@@ -98,11 +129,15 @@ def uniform(passages: Sequence[Passage]) -> Float[Tensor, "passage position"]:
     return nn.utils.rnn.pad_sequence(rows, batch_first=True)
 
 
+Loss = Callable[[Tensor, Tensor, Tensor], Tensor]  # of the rows of a batch, their logits and attention weights
+
+
 def train(
-    world: Passages, seed: int = 0, epochs: int = 5, attention: str | Guide = "learned", encoder: str = "lstm", n: int = 4000, progress: bool = True
+    world: Passages, seed: int = 0, epochs: int = 5, attention: str | Guide = "learned", encoder: str = "lstm", n: int = 4000, progress: bool = True,
+    loss: Loss | None = None,
 ) -> PassageModel:  # fmt: skip
-    """Train on n passages of the world (seconds on one core). ``attention``: ``"learned"``, ``"uniform"`` (frozen), or a function from passages
-    to weights. Raises ValueError for another word."""
+    """Train on ``world.sample(n)`` (seconds on one core). ``attention``: ``"learned"``, ``"uniform"`` (frozen), or a function from passages
+    to weights. ``loss`` stands in the place of cross-entropy. Raises ValueError for another word."""
     if isinstance(attention, str) and attention not in ("learned", "uniform"):
         raise ValueError(f"There is no attention {attention!r}: choose 'learned', 'uniform' or give a function.")
     torch.manual_seed(seed)
@@ -112,13 +147,19 @@ def train(
     tokens, question = model.tokens(passages)
     labels, weights = model.labels(passages), guide(passages) if guide else None
     optimizer = torch.optim.Adam(model.module.parameters(), lr=5e-3)
-    for _ in tqdm(range(epochs), desc=type(world).__name__, disable=not progress):
-        for rows in torch.randperm(n).split(64):
-            parts = [None if x is None else x[rows] for x in (question, weights)]
-            loss = cross_entropy(model.module(tokens[rows], *parts)[0], labels[rows])
-            optimizer.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(model.module.parameters(), 1.0)
-            optimizer.step()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # in batches as small as these more threads wait for each other
+    try:
+        for _ in tqdm(range(epochs), desc=type(world).__name__, disable=not progress):
+            for rows in torch.randperm(n).split(64):
+                parts = [None if x is None else x[rows] for x in (question, weights)]
+                logits, used = model.module(tokens[rows], *parts)
+                cost = cross_entropy(logits, labels[rows]) if loss is None else loss(rows, logits, used)
+                optimizer.zero_grad()
+                cost.backward()
+                nn.utils.clip_grad_norm_(model.module.parameters(), 1.0)
+                optimizer.step()
+    finally:
+        torch.set_num_threads(threads)
     model.module.eval()
     return model

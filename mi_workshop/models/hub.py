@@ -20,6 +20,11 @@ from mi_workshop.models import ModelError, names
 from mi_workshop.models.faults import cache, duration, faults, offline, unreachable
 
 LARGE = 2 * 10**9  # bytes of weights that are not run on a CPU unless asked for
+TYPES = {
+    "clip": "CLIPModel",
+    "vit": "ViTForImageClassification",
+    "resnet": "ResNetForImageClassification",
+}  # of models of pictures, by model_type
 PACE = 20e6  # bytes a second: the download that the expected time is said for
 
 
@@ -30,6 +35,7 @@ class Known:
     repo: str
     transcoders: dict[str, str] = field(default_factory=dict)
     source_sets: dict[str, str] = field(default_factory=dict)
+    pictures: bool = False  # a model that looks at pictures
 
 
 def _qwen(size: str, tail: str = "-lowl0") -> Known:
@@ -47,21 +53,32 @@ KNOWN = {
     ),
     "qwen3-0.6b": _qwen("0.6b"), "qwen3-1.7b": _qwen("1.7b"), "qwen3-4b": _qwen("4b", ""), "qwen3-8b": _qwen("8b", ""),
     "qwen3-14b": _qwen("14b"), "gpt2": Known("gpt2"),
+    "clip-vit-base-patch32": Known("openai/clip-vit-base-patch32", pictures=True), "resnet-50": Known("microsoft/resnet-50", pictures=True),
+    "vit-base-patch16-224": Known("google/vit-base-patch16-224", pictures=True),
 }  # fmt: skip
 
 
 def find(name: str, backend: str = "transformerlens") -> Known:
-    """The model of that name: ours, TransformerLens' (or, for nnsight, any repository). Raises ModelError with the closest."""
+    """The model of that name: ours, TransformerLens', any CLIP, ViT or ResNet (or, for nnsight, any repository). Raises ModelError with the
+    closest."""
     by_repo = {known.repo.lower(): known for known in KNOWN.values()}
     if known := KNOWN.get(name.lower()) or by_repo.get(name.lower()):
         return known
-    if backend == "nnsight" and re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name):
+    repository = re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name)
+    if backend == "nnsight" and repository:
         return Known(name)
     with faults(name):
         from transformer_lens.loading_from_pretrained import make_model_alias_map
     official = make_model_alias_map()
     if name.lower() in official:
         return Known(official[name.lower()])
+    if repository:
+        kind = str(json.loads(fetch(name, "config.json").read_text(encoding="utf-8")).get("model_type"))
+        if kind in TYPES:
+            return Known(name, pictures=True)
+        raise ModelError(
+            f"{name} (of the type {kind!r}) is not known to TransformerLens, and models of pictures are {', '.join(TYPES)}: choose another."
+        )
     ours = [*names(), *KNOWN]
     close = difflib.get_close_matches(name, ours, n=1) or difflib.get_close_matches(name.lower(), official, n=1)
     raise ModelError(
@@ -171,14 +188,18 @@ def size_of(n: float) -> str:
 
 
 def model_files(repo: str) -> Part:
-    """Configuration, tokenizer and weights of a model; ModelError where the weights are pickled only, or not all in the cache."""
+    """Configuration, tokenizer and weights of a model; ModelError where the weights are pickled only, or not all in the cache.
+
+    Where the main revision has pickled weights only, all files are those of the Hub's own conversion, if there is one."""
     config = fetch(repo, "config.json")
     names = ("tokenizer.model", "merges.txt", "vocab.txt")
-    part = listing(
-        repo,
-        None,
-        lambda f: "/" not in f and (f.endswith(".json") or f in names or bool(re.match(r"model.*\.safetensors$", f))),
-    )
+
+    def wanted(f: str) -> bool:
+        return "/" not in f and (f.endswith(".json") or f in names or bool(re.match(r"model.*\.safetensors$", f)))
+
+    part = listing(repo, None, wanted)
+    if not any(name.endswith(".safetensors") for name in part.files) and (revision := converted(repo)):
+        config, part = fetch(repo, "config.json", revision), listing(repo, revision, wanted)
     weights = [name for name in part.files if name.endswith(".safetensors")]
     index = config.with_name("model.safetensors.index.json")
     if index.exists():
@@ -190,6 +211,18 @@ def model_files(repo: str) -> Part:
     if not weights or any(name not in part.files for name in weights):
         raise ModelError(offline(repo))
     return part
+
+
+def converted(repo: str) -> str | None:
+    """The revision at which the Hub's own bot offers a repository's weights as safetensors; None where there is none."""
+    from huggingface_hub import HfApi
+
+    if _ask(repo, None) is None:
+        found = sorted((cache() / f"models--{repo.replace('/', '--')}" / "refs").glob("refs/pr/*"))
+        return f"refs/pr/{found[-1].name}" if found else None
+    with faults(repo):
+        offers = HfApi().get_repo_discussions(repo, author="SFconvertbot", discussion_type="pull_request")
+        return next((o.git_reference for o in offers if o.author == "SFconvertbot" and o.is_pull_request), None)
 
 
 def transcoder_files(reference: str) -> tuple[dict[str, Any], list[Part]]:

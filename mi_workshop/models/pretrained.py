@@ -21,6 +21,7 @@ import torch
 from mi_workshop.models import Model, ModelError
 from mi_workshop.models.faults import faults
 from mi_workshop.models.hub import LARGE, announce, download, find, local, model_files, size_of, transcoder_files
+from mi_workshop.models.vision_hub import load_vision
 
 COLUMNS = [
     "density", "selectivity", "about", "say", "at_end", "attribute", "tokens", "promotes", "suppresses", "places", "say_answer",
@@ -37,7 +38,7 @@ def no_features() -> pd.DataFrame:
 
 def load_pretrained(
     name: str, transcoders: str, dtype: Any = None, device: str | None = None, offload: str | None = None, backend: str = BACKENDS[0]
-) -> Model:  # fmt: skip
+) -> Any:  # fmt: skip
     """Download what is missing and build the model; see ``mi_workshop.load``."""
     if backend not in BACKENDS:
         raise ModelError(f"There is no backend {backend!r}: choose {' or '.join(BACKENDS)}.")
@@ -58,6 +59,12 @@ def load_pretrained(
         )
     kind = _dtype(dtype, on)
     parts = [model_files(known.repo)]
+    if known.pictures:
+        if dtype is not None and kind != torch.float32:
+            raise ModelError(f"{known.repo} runs in float32 here, not in {dtype}: leave dtype out.")
+        announce(parts)
+        download(parts)
+        return load_vision(known.repo, parts[0].paths(), on)
     config: dict[str, Any] = {}
     with faults(known.repo):
         from circuit_tracer.utils.caching import is_cached

@@ -1,13 +1,20 @@
 """The networks that look at pictures: a small CNN and a tiny CLIP, plain PyTorch modules whose parts have names.
 
-Both read pixels in [0, 1] as ``[picture, rgb, 64, 64]``.
+Both read pixels in [0, 1] as ``[picture, rgb, 64, 64]``. ``vision_hub`` gives large ones from the Hub the same names.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+
+
+def unit(vectors: Float[Tensor, "row d_out"]) -> Float[Tensor, "row d_out"]:
+    """Vectors of length 1."""
+    return nn.functional.normalize(vectors, dim=-1)
 
 
 class CNN(nn.Module):
@@ -73,7 +80,11 @@ class CLIP(nn.Module):
 
     Pictures: four convolutions make 8×8 patches (early convolutions let a small vision transformer learn fast, Xiao et al. 2021), a
     class token is put before them. Text: one token per word, <pad> is id 0. Image blocks are ``visual.0``, ..., text blocks ``textual.0``, ...
+    ``image_parts`` and ``text_parts``: what a picture and the words' embeddings pass through.
     """
+
+    image_parts = ("stem", "visual", "visual_norm", "visual_out")
+    text_parts = ("textual", "textual_norm", "textual_out")
 
     def __init__(
         self, vocabulary: int, max_tokens: int, d_model: int, d_out: int, n_heads: int, n_visual: int, n_textual: int
@@ -88,13 +99,25 @@ class CLIP(nn.Module):
         )  # fmt: skip
         self.class_token = nn.Parameter(torch.randn(d) * 0.5)
         self.row_position, self.column_position = (nn.Parameter(torch.randn(8, d) * 0.5) for _ in range(2))
-        self.visual = nn.ModuleList(Block(d, n_heads) for _ in range(n_visual))
+        self.visual: Any = nn.ModuleList(Block(d, n_heads) for _ in range(n_visual))
         self.visual_norm, self.visual_out = nn.LayerNorm(d), nn.Linear(d, d_out, bias=False)
         self.words = nn.Embedding(vocabulary, d)
         self.word_position = nn.Parameter(torch.randn(max_tokens, d))
-        self.textual = nn.ModuleList(Block(d, n_heads) for _ in range(n_textual))
+        self.textual: Any = nn.ModuleList(Block(d, n_heads) for _ in range(n_textual))
         self.textual_norm, self.textual_out = nn.LayerNorm(d), nn.Linear(d, d_out, bias=False)
         self.log_scale = nn.Parameter(torch.tensor(2.0))
+
+    @property
+    def image_patterns(self) -> list[nn.Module]:
+        return [block.attn.pattern for block in self.visual]
+
+    @property
+    def text_patterns(self) -> list[nn.Module]:
+        return [block.attn.pattern for block in self.textual]
+
+    def text_read(self, words: int) -> list[int]:
+        """Queries that the text's vector is read at: all words'."""
+        return list(range(words))
 
     def encode_image(self, pixels: Float[Tensor, "picture rgb y x"]) -> Float[Tensor, "picture d_out"]:
         """Unit vectors, one per picture."""
@@ -103,7 +126,7 @@ class CLIP(nn.Module):
         x = torch.cat([self.class_token.expand(len(patches), 1, -1), patches], 1)
         for block in self.visual:
             x = block(x)
-        return nn.functional.normalize(self.visual_out(self.visual_norm(x[:, 0])), dim=-1)
+        return unit(self.visual_out(self.visual_norm(x[:, 0])))
 
     def encode_text(self, tokens: Int[Tensor, "query word"]) -> Float[Tensor, "query d_out"]:
         """Unit vectors, one per query: the mean over its words."""
@@ -112,7 +135,7 @@ class CLIP(nn.Module):
         for block in self.textual:
             x = block(x, padding)
         x = self.textual_norm(x).masked_fill(padding[..., None], 0).sum(1) / (~padding).sum(1, keepdim=True)
-        return nn.functional.normalize(self.textual_out(x), dim=-1)
+        return unit(self.textual_out(x))
 
     def forward(self, pixels: Tensor, tokens: Tensor) -> Float[Tensor, "picture query"]:
         """Cosine similarity of every picture with every query."""

@@ -61,7 +61,7 @@ class Attribution(Shown):
 
     @cached_property
     def by_part(self) -> dict[str, float]:
-        """Sum of the scores over each part: a token, an object, or a patch of 8 × 8 pixels."""
+        """Sum of the scores over each part: a token, an object, or one of 8 × 8 patches."""
         return {name: float(self.scores[mask].sum()) for name, mask in (self.parts or patches(self.input)).items()}
 
     def words(self) -> str:
@@ -76,15 +76,30 @@ class Attribution(Shown):
 
         return draw_attribution(self)
 
-    def waterfall(self, top: int = 9) -> Any:
-        """From the number at the baseline to the number for the input, one step for each of the ``top`` strongest parts, as a matplotlib Figure.
+    def waterfall(self, top: int = 9) -> Waterfall:
+        """From the number at the baseline to the number for the input, one step for each of the ``top`` strongest parts.
 
         Raises SaliencyError for a method whose scores do not add up."""
         if self.output is None:
             raise SaliencyError(f"The scores of {self.method} add up to nothing: a waterfall needs {either(ADDING)}.")
+        return Waterfall(self, top)
+
+
+@dataclass(frozen=True, eq=False)
+class Waterfall(Shown):
+    """How the steps of an ``attribution`` add up, the ``top`` strongest one by one."""
+
+    attribution: Attribution
+    top: int
+
+    def words(self) -> str:
+        a = self.attribution
+        return f"From {a.base:.3g} at the baseline to {a.output:.3g} for the input. {a.words()}"
+
+    def figure(self) -> Any:
         from .plots import draw_waterfall
 
-        return draw_waterfall(self, top)
+        return draw_waterfall(self.attribution, self.top)
 
 
 def attribute(
@@ -95,7 +110,7 @@ def attribute(
     ==================== ============================== ========================================================== =================
     ``model``            ``input``                      ``target`` (by default the likeliest)                      ``scores``
     ==================== ============================== ========================================================== =================
-    an ImageModel        a Scene or bytes [64, 64, 3]   a class: its logit                                         [y, x]
+    an ImageModel        a Scene or bytes [y, x, 3]     a class: its logit                                         [y, x]
     an ImageTextModel    a picture                      a query (must be given): their cosine similarity           [y, x]
     an ImageTextModel    a query                        a picture (must be given): their cosine similarity         [word]
     a PassageModel       a Passage or its text          a class: its logit                                         [word]
@@ -114,7 +129,7 @@ def attribute(
     if method not in METHODS:
         raise SaliencyError(f"There is no method {method!r}; choose {either(METHODS)}.")
     run = METHODS[method]
-    known = dict(list(inspect.signature(run).parameters.items())[1:])
+    known = dict(list(inspect.signature(run).parameters.items())[1:]) if options else {}
     if unknown := [name for name in options if name not in known]:
         raise SaliencyError(f"{method} has no option {unknown[0]!r}; it has {', '.join(known) or 'none'}.")
     for name, value in options.items():

@@ -43,16 +43,16 @@ class Gallery(Shown):
             unit = "share of the row's largest"
             return draw_heat_map(values, list(self.maps), list(first.input), _short(title, 50), unit, -1, 1, DIVERGING, upward=False)  # fmt: skip
         lines = -(-(len(self.maps) + 1) // COLUMNS)
-        figure = new_figure(12.5, 2.8 * lines + 0.4)
+        figure = new_figure(9.5, 2.15 * lines + 0.4)
         figure.suptitle(_short(title, 80), x=0.01, ha="left", fontsize=14, parse_math=False)
         axes = figure.subplots(lines, COLUMNS, squeeze=False).flat
         for ax in axes:
             ax.set_axis_off()
-        axes[0].imshow(first.input)
-        axes[0].set_title("input", fontsize=13, loc="left")
+        axes[0].imshow(first.input, interpolation="nearest")
+        axes[0].set_title("input", fontsize=12, loc="left")
         for ax, (name, a) in zip(axes[1:], self.maps.items(), strict=False):
             draw_heat(ax, a)
-            ax.set_title(name, fontsize=13, loc="left", parse_math=False)
+            ax.set_title(name, fontsize=12, loc="left", parse_math=False)
         return figure
 
 

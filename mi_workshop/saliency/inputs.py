@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from mi_workshop.counterfactual.run import hooked, true_gradients
 from mi_workshop.models import Model, network
 from mi_workshop.models.attention_rnn import PassageModel
-from mi_workshop.models.small import ImageModel, ImageTextModel
+from mi_workshop.models.small import ImageModel, ImageTextModel, suggest
 from mi_workshop.worlds.passages import Passage
 from mi_workshop.worlds.scenes import Scene
 
 FILLED = {"grey": 0.5, "black": 0.0, "white": 1.0}  # baselines of pictures, and "blur"
-BLUR = 15  # pixels that a blurred pixel is the mean of, across and down
+BLUR = 15 / 64  # of a picture's side: what a blurred pixel is the mean of, across and down
 
 
 class SaliencyError(ValueError):
@@ -36,7 +36,7 @@ class Scalar(nn.Module):
     def __init__(self, run: Callable[[Tensor], Tensor], root: nn.Module, *names: str) -> None:
         super().__init__()
         self.run = run
-        self.parts = nn.ModuleDict({n: m for n, m in root.named_children() if not names or n in names})
+        self.parts = nn.ModuleDict({n: m for n, m in root.named_children() if n in names}) if names else root
 
     def forward(self, x: Tensor) -> Float[Tensor, " row"]:
         return self.run(x)
@@ -49,7 +49,7 @@ class Problem:
     ``x``: pixels [1, rgb, y, x] or embeddings [1, token, width]; ``baseline``: one or several such inputs that stand for "nothing here";
     ``shown``: the picture as bytes, or the tokens; ``target``: the number, in words. ``patterns``: modules that pass attention weights
     [row, head, query, key] through, first layer first; the number is read at the queries ``read``; the first key is no part of the input
-    where there is a ``class_token``.
+    where there is a ``class_token``. ``one_query``: the answer alone attends, not each token.
     """
 
     forward: Scalar
@@ -62,6 +62,7 @@ class Problem:
     patterns: list[nn.Module] = field(default_factory=list)
     read: list[int] = field(default_factory=list)
     class_token: bool = False
+    one_query: bool = False
 
     @property
     def picture(self) -> bool:
@@ -90,7 +91,7 @@ def problem(model: Any, input: Any, target: Any = None, baseline: Any = None) ->
     except ValueError as error:  # one sentence of the model or its world
         raise SaliencyError(str(error)) from None
     raise SaliencyError(
-        f"attribute explains models of Scenes, of passages and of TransformerLens, not {type(model).__name__}."
+        f"attribute explains models of pictures, of passages and of TransformerLens, not {type(model).__name__}."
     )
 
 
@@ -101,19 +102,20 @@ def _class(target: Any, classes: Sequence[str], logits: Callable[[], Tensor], na
     if isinstance(target, int) and 0 <= target < len(classes):
         return target
     if target not in classes:
-        raise SaliencyError(f"There is no target {target!r} in {name}; choose one of {', '.join(classes)}.")
+        raise SaliencyError(f"There is no target {target!r} in {name}; {suggest(target, classes)}.")
     return classes.index(target)
 
 
 # ------------------------------------------------------------------- pictures
 def _pixels(model: Any, picture: Any, baseline: Any) -> tuple[Tensor, Tensor, np.ndarray, str]:
-    """Pixels, baselines, the picture as bytes, and the baseline in words."""
-    shown = picture.image if isinstance(picture, Scene) else np.asarray(picture)
-    if shown.ndim != 3:
+    """Pixels, baselines, the picture that the model sees as bytes, and the baseline in words."""
+    given = picture.image if isinstance(picture, Scene) else np.asarray(picture)
+    if given.ndim != 3:
         raise SaliencyError(
-            f"Give one picture, an array [y, x, rgb] of bytes, not one of {list(shown.shape)}: attribute explains one at a time."
+            f"Give one picture, an array [y, x, rgb] of bytes, not one of {list(given.shape)}: attribute explains one at a time."
         )
-    x = model.pixels(shown)
+    x = model.pixels(given)
+    shown = (255 * x[0].permute(1, 2, 0)).round().byte().cpu().numpy()
     name = "grey" if baseline is None else baseline
     if not isinstance(name, str):
         try:
@@ -121,7 +123,8 @@ def _pixels(model: Any, picture: Any, baseline: Any) -> tuple[Tensor, Tensor, np
         except ValueError as error:
             raise SaliencyError(f"The baseline does not fit. {error}") from None
     if name == "blur":
-        blurred = nn.functional.avg_pool2d(x, BLUR, 1, BLUR // 2, count_include_pad=False)
+        half = int(BLUR * x.shape[-1]) // 2
+        blurred = nn.functional.avg_pool2d(x, 2 * half + 1, 1, half, count_include_pad=False)
         return x, blurred, shown, name
     if name not in FILLED:
         raise SaliencyError(
@@ -134,19 +137,19 @@ def _classified(model: ImageModel, picture: Any, target: Any, baseline: Any) -> 
     x, base, shown, said = _pixels(model, picture, baseline)
     k = _class(target, model.classes, lambda: model(shown), model.name)
     forward = Scalar(lambda pixels: model.module(pixels)[:, k], model.module)
-    return Problem(forward, x, base, shown, f"logit of {model.classes[k]}", model.name, said)
+    patterns = getattr(model.module, "image_patterns", [])
+    return Problem(
+        forward, x, base, shown, f"logit of {model.classes[k]}", model.name, said, patterns, [0], bool(patterns)
+    )
 
 
 @torch.no_grad()
 def _query_pixels(model: ImageTextModel, picture: Any, query: str, baseline: Any) -> Problem:
     x, base, shown, said = _pixels(model, picture, baseline)
-    clip: Any = model.module
+    clip = model.module
     toward = clip.encode_text(model.tokens(query))[0]
-    forward = Scalar(
-        lambda pixels: clip.encode_image(pixels) @ toward, clip, "stem", "visual", "visual_norm", "visual_out"
-    )
-    patterns = [block.attn.pattern for block in clip.visual]
-    return Problem(forward, x, base, shown, f"likeness to {query!r}", model.name, said, patterns, [0], True)
+    forward = Scalar(lambda pixels: clip.encode_image(pixels) @ toward, clip, *clip.image_parts)
+    return Problem(forward, x, base, shown, f"likeness to {query!r}", model.name, said, clip.image_patterns, [0], True)
 
 
 # ----------------------------------------------------------------------- text
@@ -185,16 +188,15 @@ def _text_baseline(x: Tensor, table: Tensor, baseline: Any, id_of: Callable[[str
 def _query_words(model: ImageTextModel, query: str, picture: Any, baseline: Any) -> Problem:
     if picture is None:
         raise SaliencyError("Give the picture as the target: which words matter for what is compared with them?")
-    clip: Any = model.module
-    tokens = model.tokens(query)
+    clip, tokens, words = model.module, model.tokens(query), model.words(query)
     toward = clip.encode_image(_pixels(model, picture, None)[0])[0]
     x = clip.words(tokens)
-    base, said = _text_baseline(x, clip.words.weight, baseline, _finder(model.world.vocabulary, model.name))
+    base, said = _text_baseline(x, clip.words.weight, baseline, _finder(model.vocabulary, model.name))
+    framing = torch.tensor([i in model.framing for i in tokens[0].tolist()], device=x.device)
+    base = torch.where(framing[:, None], x, base)
     run = _embedded(clip, "words", lambda rows: clip.encode_text(tokens.expand(rows, -1)) @ toward)
-    patterns = [block.attn.pattern for block in clip.textual]
-    words, said_target = model.world.words(query), "likeness to the picture"
-    forward = Scalar(run, clip, "textual", "textual_norm", "textual_out")
-    return Problem(forward, x, base, words, said_target, model.name, said, patterns, list(range(len(words))))
+    forward, read = Scalar(run, clip, *clip.text_parts), clip.text_read(len(words))
+    return Problem(forward, x, base, words, "likeness to the picture", model.name, said, clip.text_patterns, read)
 
 
 def _finder(vocabulary: Sequence[str], name: str) -> Callable[[str], int]:
@@ -221,7 +223,8 @@ def _passage(model: PassageModel, text: str | Passage, target: Any, baseline: An
     x = module.embed(tokens)
     base, said = _text_baseline(x, module.embed.weight, baseline, _finder(world.vocabulary, name))
     forward = Scalar(_embedded(module, "embed", logit), module)
-    return Problem(forward, x, base, list(passage.words), f"logit of {world.classes[k]}", name, said)
+    words, said_target = list(passage.words), f"logit of {world.classes[k]}"
+    return Problem(forward, x, base, words, said_target, name, said, [module.mean.pattern], [0], one_query=True)
 
 
 @torch.no_grad()

@@ -21,7 +21,10 @@ from captum.attr import (
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from mi_workshop.worlds.scenes import SIDE
+
 from .inputs import Problem, SaliencyError
+from .weights import gradient_weighted, norm_weighted, raw, rollout
 
 ADDING = (
     "integrated_gradients",
@@ -34,10 +37,31 @@ UNSIGNED = (
     "guided_backprop",
     "grad_cam",
     "relevance",
+    "attention",
+    "attention_norm",
+    "attention_gradient",
+    "rollout",
 )  # they say how much, not in which direction
 DRAWING = ("smoothgrad", "gradient_shap", "kernel_shap")  # they draw at random
-PATCH = 8  # pixels: side of the patches that Kernel SHAP switches on and off, and of those that a waterfall sums over
+PATCH = 8  # 64ths of a picture's side: the patches that Kernel SHAP switches on and off, and that a waterfall sums over
 TOGETHER = 64  # changed inputs that the model is given at a time
+
+
+def _length(share: int, side: int) -> int:
+    """Pixels of so many 64ths of a picture's side: of a Scene so many pixels."""
+    return max(1, round(share * side / SIDE))
+
+
+def _at_once(p: Problem) -> int:
+    """Copies of an input that gradients are taken of together: fewer of larger pictures, by their pixels."""
+    return max(1, TOGETHER * SIDE**2 // p.x[0, 0].numel()) if p.picture else TOGETHER
+
+
+def _mean(p: Problem, samples: int, drawn: Callable[[int], Tensor]) -> Tensor:
+    """Mean over ``samples``, of which ``drawn`` gives the mean of so many."""
+    most = _at_once(p)
+    parts = [most] * (samples // most) + [samples % most] * bool(samples % most)
+    return sum(n * drawn(n) for n in parts) / samples  # type: ignore[return-value]
 
 
 def either(names: Iterable[str]) -> str:
@@ -72,12 +96,12 @@ def _smoothgrad(p: Problem, samples: int = 32, noise: float = 0.15) -> Tensor:
         raise SaliencyError(f"noise must be 0 or more, not {noise!r}.")
     spread = noise * float(p.x.max() - p.x.min())
     tunnel = NoiseTunnel(Saliency(p.forward))
-    return _magnitude(p, tunnel.attribute(p.x, nt_type="smoothgrad", nt_samples=samples, stdevs=spread, abs=False))
+    return _magnitude(p, _mean(p, samples, lambda n: tunnel.attribute(p.x, nt_type="smoothgrad", nt_samples=n, stdevs=spread, abs=False)))  # fmt: skip
 
 
 def _integrated_gradients(p: Problem, steps: int = 64) -> Tensor:
     """Mean gradient on the straight line from the baseline, ``steps`` points (Gauss-Legendre), times the way (Sundararajan et al. 2017)."""
-    found = IntegratedGradients(p.forward).attribute(p.x, p.baseline, n_steps=steps, internal_batch_size=TOGETHER)
+    found = IntegratedGradients(p.forward).attribute(p.x, p.baseline, n_steps=steps, internal_batch_size=_at_once(p))
     return _signed(p, found)
 
 
@@ -86,7 +110,8 @@ def _gradient_shap(p: Problem, samples: int = 64, noise: float = 0.0) -> Tensor:
     ``noise``: standard deviation added to the input."""
     if not noise >= 0:
         raise SaliencyError(f"noise must be 0 or more, not {noise!r}.")
-    return _signed(p, GradientShap(p.forward).attribute(p.x, p.baseline, n_samples=samples, stdevs=noise))
+    shap = GradientShap(p.forward)
+    return _signed(p, _mean(p, samples, lambda n: shap.attribute(p.x, p.baseline, n_samples=n, stdevs=noise)))
 
 
 def _guided_backprop(p: Problem) -> Tensor:
@@ -100,15 +125,17 @@ def _guided_backprop(p: Problem) -> Tensor:
 
 def _grad_cam(p: Problem, layer: str | None = None) -> Tensor:
     """Feature maps of ``layer`` (a convolution's or ReLU's name; by default the last), weighted by their mean gradients, where positive
-    (Selvaraju et al. 2017). Without convolutions: the last attention layer's pattern times its gradient, where positive, read like ``relevance``."""
+    (Selvaraju et al. 2017). Without convolutions (one that cuts the picture into patches is none): ``attention_gradient`` of the last layer."""
     maps = {n: m for n, m in p.forward.parts.named_modules() if isinstance(m, nn.Conv2d | nn.ReLU)}
-    last = max((i for i, m in enumerate(maps.values()) if isinstance(m, nn.Conv2d)), default=-1)
+    last = max((i for i, m in enumerate(maps.values()) if _overlapping(m)), default=-1)
+    if layer is not None and last < 0:
+        last = 0
     if layer is not None and layer not in maps:
         have = f"it has {', '.join(maps)}" if maps else "it has no convolutions"
         raise SaliencyError(f"There is no layer {layer!r} of feature maps in {p.model}; {have}.")
     if last < 0 or not p.picture:
-        if p.patterns:
-            return _on_input(p, _weighted_patterns(p)[-1])
+        if p.patterns and not p.one_query:
+            return _attention_gradient(p)
         raise SaliencyError(
             f"grad_cam needs a convolution or self-attention layer, and {p.model} has none here: choose {_fitting(p)}."
         )
@@ -118,29 +145,58 @@ def _grad_cam(p: Problem, layer: str | None = None) -> Tensor:
     return LayerAttribution.interpolate(found, tuple(p.x.shape[-2:]), "bilinear")[0, 0]
 
 
+def _overlapping(m: nn.Module) -> bool:
+    """A convolution whose places share pixels (or see one each): not the embedding of separate patches."""
+    return isinstance(m, nn.Conv2d) and (m.kernel_size != m.stride or m.kernel_size == (1, 1))
+
+
 def _relevance(p: Problem) -> Tensor:
     """Relevance propagated through all attention layers (Chefer et al. 2021, self-attention): from the identity on, R += Ā R, Ā being
     the mean over heads of pattern times gradient, where positive. The identity itself is taken off at the end."""
-    if not p.patterns:
-        raise SaliencyError(f"relevance needs self-attention layers, and {p.model} has none: choose {_fitting(p)}.")
-    weighted = _weighted_patterns(p)
+    _attends(p, "relevance", between=True)
+    weighted = [each.mean(0) for each in gradient_weighted(p)]
     whole = torch.eye(len(weighted[0])).to(weighted[0])
     for each in weighted:
         whole = whole + each @ whole
     return _on_input(p, whole - torch.eye(len(whole)).to(whole))
 
 
-def _weighted_patterns(p: Problem) -> list[Float[Tensor, "query key"]]:
-    """Attention times its gradient, where positive, mean over heads, of each layer."""
-    kept: list[Tensor] = []
-    handles = [m.register_forward_hook(lambda m, args, out: kept.append(out)) for m in p.patterns]
-    try:
-        score = p.forward(p.x.detach().clone().requires_grad_()).sum()
-    finally:
-        for handle in handles:
-            handle.remove()
-    gradients = torch.autograd.grad(score, kept)
-    return [(g * a).clamp(min=0).mean(1)[0].detach() for g, a in zip(gradients, kept, strict=True)]
+def _attends(p: Problem, method: str, between: bool = False) -> None:
+    """Raises SaliencyError for a model without attention layers; ``between``: in which tokens attend to each other."""
+    if not p.patterns or (between and p.one_query):
+        kind = "self-attention" if between else "attention"
+        raise SaliencyError(f"{method} needs {kind} layers, and {p.model} has none: choose {_fitting(p)}.")
+
+
+def _chosen(p: Problem, layers: str, weights: Callable[[Problem], list[Float[Tensor, "head query key"]]]) -> Tensor:
+    if layers not in ("last", "all"):
+        raise SaliencyError(f"There are no layers {layers!r}: choose 'last' or 'all'.")
+    found = torch.stack([each.mean(0) for each in weights(p)])
+    return _on_input(p, found[-1] if layers == "last" else found.mean(0))
+
+
+def _attention(p: Problem, layers: str = "last") -> Tensor:
+    """Attention weights as they are, mean over heads, of the ``"last"`` layer or as the mean over ``"all"``."""
+    _attends(p, "attention")
+    return _chosen(p, layers, raw)
+
+
+def _attention_norm(p: Problem, layers: str = "last") -> Tensor:
+    """Attention times the length of what it passes on (Kobayashi et al. 2020), mean over heads; ``layers`` as for ``attention``."""
+    _attends(p, "attention_norm")
+    return _chosen(p, layers, norm_weighted)
+
+
+def _attention_gradient(p: Problem, layers: str = "last") -> Tensor:
+    """Attention times its gradient, where positive, mean over heads; ``layers`` as for ``attention``."""
+    _attends(p, "attention_gradient")
+    return _chosen(p, layers, gradient_weighted)
+
+
+def _rollout(p: Problem) -> Tensor:
+    """Attention rolled out through all layers, each mixed with the identity (Abnar and Zuidema 2020)."""
+    _attends(p, "rollout", between=True)
+    return _on_input(p, rollout(p)[-1][0])
 
 
 def _on_input(p: Problem, weights: Float[Tensor, "query key"]) -> Tensor:
@@ -154,14 +210,15 @@ def _on_input(p: Problem, weights: Float[Tensor, "query key"]) -> Tensor:
 
 
 def _occlusion(p: Problem, window: int = PATCH, stride: int = PATCH // 2) -> Tensor:
-    """What is lost when the baseline covers it (Zeiler and Fergus 2014): for a pixel the mean over the windows of ``window`` × ``window``
-    pixels, ``stride`` apart, that cover it; for text one token at a time."""
-    if p.picture and not stride <= window <= min(p.x.shape[-2:]):
+    """What is lost when the baseline covers it (Zeiler and Fergus 2014): for a pixel the mean over the windows of ``window`` × ``window``,
+    ``stride`` apart, that cover it, in 64ths of the picture's side (pixels of a Scene); for text one token at a time."""
+    if p.picture and not stride <= window <= SIDE:
         raise SaliencyError(
             f"The window must be at least the stride and at most the picture, not {window} with stride {stride}."
         )
-    shape = (p.x.shape[1], window, window) if p.picture else (1, p.x.shape[-1])
-    strides = (1, stride, stride) if p.picture else (1, 1)
+    side, step = (_length(n, p.x.shape[-1]) for n in (window, stride))
+    shape = (p.x.shape[1], side, side) if p.picture else (1, p.x.shape[-1])
+    strides = (1, step, step) if p.picture else (1, 1)
     with torch.no_grad():
         found = Occlusion(p.forward).attribute(p.x, shape, strides, p.baseline, perturbations_per_eval=TOGETHER)
     return found[0].mean(0 if p.picture else -1)
@@ -178,7 +235,7 @@ def kernel_explainer() -> Any:
 
 def _kernel_shap(p: Problem, samples: int = 1024, segments: Any = None) -> tuple[Tensor, dict[str, np.ndarray]]:
     """Shapley values of parts switched between input and baseline, estimated by weighted regression from ``samples`` of them (Lundberg
-    and Lee 2017, without their selection of ten). ``segments``: {name: mask [y, x]} for a picture, by default patches of 8 × 8 pixels; a part's value is
+    and Lee 2017, without their selection of ten). ``segments``: {name: mask [y, x]} for a picture, by default 8 × 8 patches; a part's value is
     spread evenly over its pixels; pixels in no mask are a part of their own, "rest". For text each token is a part."""
     parts = patches(p.shown) if segments is None else _checked(p, segments)
     masks = torch.from_numpy(np.stack(list(parts.values()))).float().to(p.x.device)  # [part, y, x] or [part, token]
@@ -201,11 +258,11 @@ def patches(shown: np.ndarray | list[str]) -> dict[str, np.ndarray]:
     if not isinstance(shown, np.ndarray):
         own = np.eye(len(shown), dtype=bool)
         return {f"{word} [{i}]": own[i] for i, word in enumerate(shown)}
-    out = {}
-    for y, x in np.ndindex(-(-shown.shape[0] // PATCH), -(-shown.shape[1] // PATCH)):
+    out, side = {}, _length(PATCH, shown.shape[1])
+    for y, x in np.ndindex(-(-shown.shape[0] // side), -(-shown.shape[1] // side)):
         mask = np.zeros(shown.shape[:2], bool)
-        mask[y * PATCH : (y + 1) * PATCH, x * PATCH : (x + 1) * PATCH] = True
-        out[f"x {x * PATCH}, y {y * PATCH}"] = mask
+        mask[y * side : (y + 1) * side, x * side : (x + 1) * side] = True
+        out[f"x {x * side}, y {y * side}"] = mask
     return out
 
 
@@ -222,14 +279,17 @@ def _checked(p: Problem, segments: Any) -> dict[str, np.ndarray]:
 METHODS: dict[str, Callable[..., Any]] = {
     "gradient": _gradient, "gradient_x_input": _gradient_x_input, "smoothgrad": _smoothgrad, "integrated_gradients": _integrated_gradients,
     "guided_backprop": _guided_backprop, "grad_cam": _grad_cam, "relevance": _relevance, "occlusion": _occlusion, "kernel_shap": _kernel_shap,
-    "gradient_shap": _gradient_shap,
+    "gradient_shap": _gradient_shap, "attention": _attention, "attention_norm": _attention_norm,
+    "attention_gradient": _attention_gradient, "rollout": _rollout,
 }  # fmt: skip
-NO_BASELINE = ("gradient", "gradient_x_input", "smoothgrad", "guided_backprop", "grad_cam", "relevance")
+ATTENTION = ("attention", "attention_norm", "attention_gradient", "rollout", "relevance")  # made of attention weights
+NO_BASELINE = ("gradient", "gradient_x_input", "smoothgrad", "guided_backprop", "grad_cam", *ATTENTION)
 
 
 def _fitting(p: Problem) -> str:
     """The methods that fit a problem, in words."""
     relu = any(isinstance(m, nn.ReLU) for m in p.forward.modules())
-    maps = p.picture and any(isinstance(m, nn.Conv2d) for m in p.forward.modules())
-    lacks = {"guided_backprop": not relu, "grad_cam": not (maps or p.patterns), "relevance": not p.patterns}
+    maps = p.picture and any(map(_overlapping, p.forward.modules()))
+    lacks = {name: not p.patterns or (p.one_query and name in ("rollout", "relevance")) for name in ATTENTION}
+    lacks |= {"guided_backprop": not relu, "grad_cam": not maps and (p.one_query or not p.patterns)}
     return either([name for name in METHODS if not lacks.get(name)])

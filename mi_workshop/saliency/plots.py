@@ -16,9 +16,10 @@ from .methods import UNSIGNED
 
 if TYPE_CHECKING:
     from .attribution import Attribution
-    from .keys import Key
+    from .keys import Key, Pairs
 
 LINE = 11  # tokens in a line
+GREYS = 32  # brightness between two of the greys under a map: without its finest texture a stored picture takes half of the room
 CLIPPED = 0.995  # quantile of a picture's scores at which its colours end
 
 
@@ -40,9 +41,9 @@ def draw_heat(ax: Any, a: Attribution) -> tuple[Any, float, float]:
     score at the scale's upper end or more, a dashed one round what has half of the lower end's."""
     scale, low, high = _colours(a)
     grey = np.asarray(a.input) @ [0.299, 0.587, 0.114]
-    ax.imshow(150 + 0.4 * grey, cmap="gray", vmin=0, vmax=255)
+    ax.imshow(150 + 0.4 * (grey // GREYS * GREYS), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
     opacity = np.clip(0.15 + 0.85 * np.abs(a.scores) / high, 0, 1)
-    ax.imshow(a.scores, cmap=scale, vmin=low, vmax=high, alpha=opacity)
+    ax.imshow(a.scores, cmap=scale, vmin=low, vmax=high, alpha=opacity, interpolation="nearest")
     for sign, style in ((1, "solid"), (-1, "dashed")):
         if (sign * a.scores).max() >= high / 2:
             ax.contour(sign * a.scores, [high / 2], colors=INK, linewidths=1.2, linestyles=style)
@@ -51,9 +52,9 @@ def draw_heat(ax: Any, a: Attribution) -> tuple[Any, float, float]:
 
 def _picture(a: Attribution) -> Figure:
     """The picture, and beside it its heat (``draw_heat``)."""
-    figure = new_figure(7.4, 3.5)
+    figure = new_figure(6.6, 3.1)
     left, right = figure.subplots(1, 2)
-    left.imshow(a.input)
+    left.imshow(a.input, interpolation="nearest")
     left.set_title(_short(f"{a.model}: {a.target}", 36), fontsize=12, loc="left", parse_math=False)
     scale, low, high = draw_heat(right, a)
     figure.colorbar(ScalarMappable(Normalize(low, high), scale), ax=right, pad=0.02, extend="both" if low else "max")
@@ -126,10 +127,34 @@ def draw_key(key: Key) -> Figure:
     for hatch, wanted in (("", True), ("///", False)):
         rows = np.flatnonzero(table.matters.to_numpy() == wanted)
         ax.barh(rows, table.effect.to_numpy()[rows], 0.7, color=BLUE if wanted else ORANGE, edgecolor=INK, hatch=hatch)
-    for row in np.flatnonzero(table.effect.isna()):
+    for row in np.flatnonzero(table.effect.isna()).tolist():
         ax.text(0, row, " no other word could stand here", va="center", fontsize=9, color=GREY)
     ax.set_yticks(range(len(table)), names, fontsize=11, parse_math=False)
     ax.set_xlabel(_short(f"mean change of the {key.target}", 60), fontsize=11, parse_math=False)
     ax.set_title(f"{key.model}: what matters to it  ·  ★ what should", fontsize=12, loc="left", parse_math=False)
+    open_frames(ax)
+    return figure
+
+
+def draw_pairs(pairs: Pairs, top: int = 6) -> Figure:
+    """For the pairs that interact most: what each part does alone, and what both do together."""
+    table = pairs.table.sort_values("interaction", ascending=False).head(top)[::-1]
+    figure = new_figure(8.5, 0.85 * len(table) + 1.5)
+    ax = figure.add_subplot()
+    y = np.arange(len(table))
+    for i, (column, colour, hatch) in enumerate(
+        (("both", BLUE, ""), ("other", ORANGE, "///"), ("one", "white", "..."))
+    ):
+        ax.barh(y + 0.26 * (1 - i), table[column], 0.26, color=colour, edgecolor=INK, hatch=hatch, label={"both": "both together", "one": "the first alone", "other": "the second alone"}[column])  # fmt: skip
+    for at, interaction in enumerate(table.interaction):
+        ax.text(
+            1.01, at, f"interaction {interaction:.2g}", fontsize=11, va="center", transform=ax.get_yaxis_transform()
+        )
+    ax.set_yticks(y, [f"{_short(a, 22)}\n{_short(b, 22)}" for a, b in table.index], fontsize=11, parse_math=False)
+    ax.set_xlabel(_short(f"mean change of the {pairs.target}", 60), fontsize=11, parse_math=False)
+    ax.set_title(f"{pairs.model}: two parts together", fontsize=12, loc="left", parse_math=False)
+    ax.legend(
+        fontsize=10, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.2 if len(table) < 4 else -0.12), ncols=3
+    )
     open_frames(ax)
     return figure

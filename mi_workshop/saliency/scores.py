@@ -7,8 +7,7 @@ to tune on; the numbers depend on the inputs, the baseline and the seed that are
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +17,7 @@ import torch
 from captum.metrics import infidelity as captum_infidelity
 from captum.metrics import sensitivity_max
 from scipy.stats import kendalltau, rankdata
-from torch import Tensor, nn
+from torch import Tensor
 
 from mi_workshop.answer_key import area
 
@@ -53,9 +52,8 @@ def agreement(a: Attribution, key: Key) -> dict[str, float]:
     same); ``auc``: the chance that a part that should matter (world key) has more than one that should not. NaN where there is nothing to rank.
     """
     total, known = by_part(a, key), key.table.effect.dropna()
-    each = total / [int(mask.sum()) for mask in key.masks.values()]
     out = {}
-    for name, ranked in (("", total), ("_per_pixel", each)):
+    for name, ranked in (("", total), ("_per_pixel", by_part(a, key, per_pixel=True))):
         ranked_known = ranked[known.index]
         out[f"found{name}"] = float(ranked_known.idxmax() == key.strongest)
         constant = ranked_known.nunique() < 2 or known.nunique() < 2
@@ -134,21 +132,26 @@ def sensitivity(p: Problem, method: str, radius: float = 0.02, draws: int = 5, s
 
 def scores(
     model: Any, input: Any, target: Any = None, method: str = "integrated_gradients", baseline: Any = None, key: Key | None = None,
-    p: Problem | None = None, seed: int = 0, **options: Any,
+    p: Problem | None = None, seed: int = 0, draws: int = 5, **options: Any,
 ) -> dict[str, float]:  # fmt: skip
-    """Every score of one map: ``pointing`` and ``mass`` in the model key's strongest part and (``_world``) in what should matter, those
-    of ``agreement``, ``insertion``, ``deletion``, ``infidelity``, ``sensitivity``, ``seconds``.
+    """Every score of one map: those of ``scored``, ``sensitivity`` (by ``draws`` noisy copies; without any it is NaN) and ``seconds``.
 
     ``key`` and ``p`` (the problem) spare computing them again for each method. Raises SaliencyError as ``attribute`` and ``answer_keys`` do."""
     p = p or problem(model, input, target, baseline)
     key = key or answer_keys(model, input, target)
     a = attribute(p, None, method=method, seed=seed, **options)
+    moved = sensitivity(p, method, draws=draws, seed=seed, **options) if draws else np.nan
+    return {**scored(a, p, key, seed), "sensitivity": moved, "seconds": a.seconds}
+
+
+def scored(a: Attribution, p: Problem, key: Key, seed: int = 0, draws: int = 128) -> dict[str, float]:
+    """The scores that need nothing but the map, whoever made it: ``pointing`` and ``mass`` in the model key's strongest part and (``_world``)
+    in what should matter, those of ``agreement``, ``insertion``, ``deletion``, ``infidelity`` (of ``draws`` sets)."""
     own, world = key.true_mask("model"), key.true_mask("world")
     return {
         "pointing": float(pointing(a, own)), "pointing_world": float(pointing(a, world)), "mass": mass(a, own),
         "mass_world": mass(a, world), **agreement(a, key),
-        **curve_areas(curves(p, a.scores)), "infidelity": infidelity(p, a.scores, seed=seed),
-        "sensitivity": sensitivity(p, method, seed=seed, **options), "seconds": a.seconds,
+        **curve_areas(curves(p, a.scores)), "infidelity": infidelity(p, a.scores, draws, seed),
     }  # fmt: skip
 
 
@@ -183,62 +186,3 @@ def summary(rows: pd.DataFrame, resamples: int = 1000, seed: int = 0) -> pd.Data
         cells = zip(rows.columns, means, low, high, strict=True)
         out[method] = {(name, what): x for name, *three in cells for what, x in zip(("mean", "low", "high"), three, strict=True)}  # fmt: skip
     return pd.DataFrame(out).T
-
-
-# -------------------------------------------------------------- sanity checks
-def layers(p: Problem) -> dict[str, nn.Module]:
-    """The modules that the input passes and that have weights of their own, from the output down."""
-    found = reversed(list(p.forward.parts.named_modules()))
-    return {n: m for n, m in found if next(m.parameters(recurse=False), None) is not None}
-
-
-@contextmanager
-def randomised(modules: Iterable[nn.Module], seed: int = 0) -> Iterator[None]:
-    """While it is open, all weights of these modules are drawn anew from a normal distribution with the mean and spread that each tensor had."""
-    tensors = [t for m in modules for t in m.parameters(recurse=False)]
-    kept = [t.detach().clone() for t in tensors]
-    generator = torch.Generator().manual_seed(seed)
-    try:
-        with torch.no_grad():
-            for t in tensors:
-                spread = t.std(correction=0)
-                t.copy_(torch.randn(t.shape, generator=generator).to(t) * spread + t.mean())
-        yield
-    finally:
-        with torch.no_grad():
-            for t, old in zip(tensors, kept, strict=True):
-                t.copy_(old)
-
-
-def similarity(a: np.ndarray, b: np.ndarray) -> float:
-    """Spearman's rank correlation of the absolute scores; NaN where either map is constant."""
-    x, y = (rankdata(np.abs(s)) for s in (a, b))
-    return float(np.corrcoef(x, y)[0, 1]) if np.ptp(x) and np.ptp(y) else np.nan
-
-
-def sanity_check(
-    model: Any, inputs: Sequence[tuple[Any, Any]], method: str, order: str = "cascading", baseline: Any = None, seed: int = 0, **options: Any
-) -> pd.DataFrame:  # fmt: skip
-    """Sanity checks for saliency maps (Adebayo et al. 2018): how like the map stays to itself (``similarity``) when the weights of the model are
-    random, from the output down (``"cascading"``: one more layer each time) or layer by layer (``"independent"``). A map that stays the same does not
-    show what the model has learned; that it changes does not prove it right. Rows: layers, from the output down; columns: inputs.
-
-    (input, target) pairs need a target: a random model would choose another. The model is as before afterwards. Raises SaliencyError.
-    """
-    if order not in ("cascading", "independent"):
-        raise SaliencyError(f"There is no order {order!r}: choose 'cascading' or 'independent'.")
-    if any(target is None for _, target in inputs):
-        raise SaliencyError("Each input needs its target: with random weights the likeliest would be another.")
-
-    def explained(given: Any, target: Any) -> np.ndarray:
-        return attribute(model, given, target, method, baseline, seed, **options).scores
-
-    parts = layers(problem(model, *inputs[0]))
-    names = list(parts)
-    rows: dict[str, list[float]] = {}
-    own = [explained(*pair) for pair in inputs]
-    for i, name in enumerate(names):
-        chosen = names[: i + 1] if order == "cascading" else [name]
-        with randomised([parts[n] for n in chosen], seed):
-            rows[name] = [similarity(first, explained(*pair)) for first, pair in zip(own, inputs, strict=True)]
-    return pd.DataFrame(rows).T.rename_axis("layer")

@@ -1,6 +1,7 @@
 """Teaching aids: exercises that answer back."""
 
 from . import (
+    attention_exercises,
     attribution_graphs,
     catch_and_fix_exercises,
     counterfactuals,
@@ -13,6 +14,7 @@ from . import (
 from .exercises import check, find, hint, solution
 
 __all__ = [
+    "attention_exercises",
     "attribution_graphs",
     "catch_and_fix_exercises",
     "check",

@@ -31,7 +31,7 @@ def _at_marker(baseline: str) -> float:
 def _alike(method: str) -> float:
     """Rank correlation of a method's maps of one picture for two queries."""
     import mi_workshop as mi
-    from mi_workshop.saliency.scores import similarity
+    from mi_workshop.saliency.checks import similarity
 
     clip = mi.load("scenes-clip")
     return similarity(*(mi.attribute(clip, _scenes()[1], query, method).scores for query in (RED, BLUE)))
@@ -41,7 +41,8 @@ def _answers(scene: Any) -> tuple[str | None, str, str]:
     """The right answer to a picture, that of the honest model, and that of the Clever Hans."""
     import mi_workshop as mi
 
-    return scene.label, *(mi.load(name).predict(scene)[0] for name in ("scenes-cnn", "scenes-shortcut"))
+    models: list[Any] = [mi.load("scenes-cnn"), mi.load("scenes-shortcut")]
+    return scene.label, models[0].predict(scene)[0], models[1].predict(scene)[0]
 
 
 add(
@@ -99,7 +100,7 @@ add(
         ),
         expect="two maps that nobody could match with their queries.",
         hints=(
-            "from mi_workshop.saliency.scores import similarity; similarity(a.scores, b.scores) compares two maps.",
+            "from mi_workshop.saliency.checks import similarity; similarity(a.scores, b.scores) compares two maps.",
             "What only asks where the picture is sensitive at all does not listen to the question.",
         ),
         right=lambda value: _alike(value) >= 0.8,
@@ -107,7 +108,8 @@ add(
             (lambda value: not isinstance(value, str), "The name of a method is asked for, as text."),
             (lambda value: _alike(value) < 0.8, "Its map changes more than that with the query."),
         ),
-        why="Magnitudes of gradients say where the picture could move *any* likeness. That is no answer to a question, however well it is drawn.",
-        solution='method = "guided_backprop"',
+        why="The image encoder has not seen the query: its attention is the same for each. And magnitudes of gradients say where the picture could move *any* "
+        "likeness. Neither answers a question, however well it is drawn.",
+        solution='method = "attention"',
     ),
 )  # fmt: skip

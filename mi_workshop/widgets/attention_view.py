@@ -1,4 +1,5 @@
-"""The head browser: a small picture of every head, CircuitsVis's pattern of the chosen one, and where a token looks, in words.
+"""The head browser: a small picture of every head, the chosen one as CircuitsVis's pattern or as lines between tokens, and where a token
+looks, in words. As lines it is what BertViz (Vig 2019) calls the model view and the head view.
 
 CircuitsVis draws offline from the copy in its installed package. A browser page asks the kernel for that copy once, so that
 neither a stored notebook nor the state of a widget carries its 1.3 MB; a saved page carries it.
@@ -37,21 +38,42 @@ def bundle() -> str:
 
 
 class AttentionView(View):
-    """The heads of ``attention``; ``layer``, ``head`` and ``query`` (a position) say what is shown, and can be set from Python.
+    """The heads of ``attention``; ``layer``, ``head``, ``query`` (a position), ``mode`` ("pattern" or "lines") and ``also`` (other heads of the layer, drawn
+    together as lines) say what is shown, and can be set from Python. Where there is one query for all tokens, it is shown as lines.
 
-    Raises traitlets.TraitError for a head or position that is not there.
+    Raises traitlets.TraitError for a head, position or mode that is not there.
     """
 
     _esm = module("attention_view.js")
     _css = STYLE + (HERE / "attention_view.css").read_text(encoding="utf-8")
-    saved = ("pattern", "shape", "tokens", "silent", "title", "layer", "head", "query", "size")
-    pattern = t.Bytes().tag(sync=True)  # [layer, head, query, key] as 16-bit integers, 65,535 for 1
+    saved = (
+        "pattern",
+        "shape",
+        "tokens",
+        "queries",
+        "silent",
+        "title",
+        "unit",
+        "top",
+        "mode",
+        "layer",
+        "head",
+        "also",
+        "query",
+        "size",
+    )
+    pattern = t.Bytes().tag(sync=True)  # [layer, head, query, key] as 16-bit integers, 65,535 for ``top``
     shape = t.List(t.Int()).tag(sync=True)
     tokens = t.List(t.Unicode()).tag(sync=True)
+    queries = t.List(t.Unicode()).tag(sync=True)  # names of the rows, where they are not the tokens
     silent = t.List(t.List(t.Bool())).tag(sync=True)
+    unit = t.Unicode().tag(sync=True)  # what the numbers are, where they are not weights that sum to 1
+    top = t.Float(1.0).tag(sync=True)
+    mode = t.Enum(["pattern", "lines"], "pattern").tag(sync=True)
     title = t.Unicode("Attention").tag(sync=True)
     layer = t.Int().tag(sync=True)
     head = t.Int(0).tag(sync=True)
+    also = t.List(t.Int()).tag(sync=True)  # heads of the layer that are drawn with it as lines
     query = t.Int().tag(sync=True)
     size = t.Enum(["normal", "stage"], "normal").tag(sync=True)
 
@@ -61,10 +83,16 @@ class AttentionView(View):
         strange = [name for name in traits if not self.has_trait(name)]
         if strange:
             raise TypeError(f"AttentionView has no trait {strange[0]!r}.")
-        whole = np.rint(65535 * np.clip(attention.pattern, 0, 1)).astype("<u2")
-        start = {"layer": whole.shape[0] - 1, "query": len(attention.tokens) - 1} | traits
+        whole = np.rint(65535 * np.clip(attention.pattern / attention.top, 0, 1)).astype("<u2")
+        start = {
+            "layer": whole.shape[0] - 1,
+            "query": 0 if attention.tokens[0] == "<class>" else whole.shape[2] - 1,
+            "mode": "lines" if attention.queries else "pattern",
+        } | traits
+        weighted = attention.kind not in ("attention", "rollout")
         super().__init__(
-            pattern=whole.tobytes(), shape=list(whole.shape), tokens=list(attention.tokens), silent=attention.silent.tolist(), **start
+            pattern=whole.tobytes(), shape=list(whole.shape), tokens=list(attention.tokens), silent=attention.silent.tolist(),
+            queries=attention.queries or [], top=attention.top, unit=attention.kind if weighted else "", title=attention.kind.capitalize(), **start
         )  # fmt: skip
         self.on_msg(self._send_bundle)
 
@@ -88,9 +116,26 @@ class AttentionView(View):
             except (OSError, ModuleNotFoundError) as error:
                 self.send({"answer": "circuitsvis", "error": f"CircuitsVis cannot be loaded: {error}"})
 
+    @t.validate("mode")
+    def _drawable(self, proposal: Any) -> str:
+        if proposal.value == "pattern" and self._attention.queries:
+            raise t.TraitError("A pattern is drawn where tokens look at tokens; one query for all is shown as lines.")
+        return proposal.value
+
+    @t.validate("also")
+    def _others(self, proposal: Any) -> list[int]:
+        for head in proposal.value:
+            if not 0 <= head < self._attention.pattern.shape[1]:
+                raise t.TraitError(f"There is no head {head}: choose 0 to {self._attention.pattern.shape[1] - 1}.")
+        return list(proposal.value)
+
     def figure(self) -> Figure:
-        """All heads as one picture."""
-        return self._attention.figure()
+        """All heads as one picture; as lines, with the chosen one beside them."""
+        if self.mode == "pattern":
+            return self._attention.figure()
+        from mi_workshop.heat_plots import draw_lines
+
+        return draw_lines(self._attention, self.layer, [self.head, *self.also])
 
     def describe(self) -> str:
         """The heads in words."""

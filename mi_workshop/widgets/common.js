@@ -6,20 +6,23 @@ export function clean(text, length = 120) {
   return line.length > length ? `${line.slice(0, length - 1)}…` : line;
 }
 
-export const percent = (x) => (x > 0 && x < 0.0995 ? `${(100 * x).toFixed(1)} %` : `${Math.round(100 * x)} %`);
+export const percent = (x) => `${x < 0 ? "−" : ""}${Math.abs(x) < 0.0995 && x !== 0 ? Math.abs(100 * x).toFixed(1) : Math.round(Math.abs(100 * x))} %`;
 
-/** Before and after by token, the likeliest first, at most `count`: what leads on either side is always among them. */
-export function rows(before = [], after = [], count = 5) {
-  const [old, now] = [before, after].map((side) => new Map([...side].reverse().map((a) => [a.token, a.prob])));
-  const words = [...new Set([before[0]?.token, after[0]?.token, ...now.keys(), ...old.keys()])].filter((w) => w !== undefined).slice(0, count);
-  const side = (list, map, token) => (list.length ? map.get(token) ?? 0 : null);
-  return words.map((token) => ({ token, before: side(before, old, token), after: side(after, now, token) })).sort((a, b) => (b.after ?? b.before) - (a.after ?? a.before));
+/** Rows of the answer bars: the likeliest before and after, the expected one, and of the others the likeliest, five in all; once
+ *  something was changed, others must reach 1 % on one side. */
+export function rows({ before = [], after = [], expected = null }) {
+  const [old, now] = [before, after].map((side) => new Map([...side].reverse().map((a) => [a.token, a.prob]))); // of two with the same spelling, the likelier
+  const most = (token) => Math.max(old.get(token) ?? 0, now.get(token) ?? 0), acted = after.length > 0;
+  const others = [...old.keys(), ...now.keys()].filter((token) => !acted || most(token) >= 0.01).sort((a, b) => most(b) - most(a));
+  const words = [...new Set([before[0]?.token, after[0]?.token, expected, ...others])].filter((token) => token !== undefined && token !== null);
+  return words.slice(0, 5).map((token) => ({ token, before: old.get(token) ?? (acted && before.length ? 0 : null), after: acted ? now.get(token) ?? 0 : null, expected: token === expected }))
+    .sort((a, b) => (b.after ?? b.before) - (a.after ?? a.before));
 }
 
-/** A DOM node; every text is set as text, so nothing in it can become markup. What takes the focus keeps its keys from a notebook's
+/** A DOM node ("svg:line": of a drawing); every text is set as text, so nothing in it can become markup. What takes the focus keeps its keys from a notebook's
  *  shortcuts: JupyterLab looks at the focused element first, and at those around it too late. */
 export function h(tag, props = {}, ...kids) {
-  const node = document.createElement(tag);
+  const node = tag.startsWith("svg:") ? document.createElementNS("http://www.w3.org/2000/svg", tag.slice(4)) : document.createElement(tag);
   if ("tabindex" in props || ["button", "select", "input"].includes(tag)) node.dataset.lmSuppressShortcuts = "true";
   for (const [key, value] of Object.entries(props)) {
     if (key === "text") node.textContent = value;
@@ -30,10 +33,10 @@ export function h(tag, props = {}, ...kids) {
   return node;
 }
 
-/** A bar of a probability: `kind` is "before" (hatched) or "after" (filled). */
-export function bar(kind, prob, name, text = percent(prob)) {
+/** A bar of a probability: `kind` is "before" (hatched) or "after" (filled), `wide` the per cent of the room that 1 takes. */
+export function bar(kind, prob, name, text = percent(prob), wide = 62) {
   const node = h("div", { class: `mi-bar-${kind}`, title: `${name} ${percent(prob)}` }, h("i"), h("span", { text }));
-  node.firstChild.style.width = `${Math.max(0.4, 62 * Math.min(1, prob))}%`;
+  node.firstChild.style.width = `${Math.max(0.4, wide * Math.min(1, prob))}%`;
   return node;
 }
 
@@ -42,7 +45,7 @@ export function answered({ text = "", before = [], after = [], controls = [], er
   const out = String(text).split(/\n+/).filter((line) => line.trim()).map((line) => h("p", { class: "mi-text", text: clean(line, 2000) }));
   const one = (label, ...bars) => h("div", { class: "mi-answer-row" }, h("b", {}, h("bdi", { text: clean(label, 40).trim() || "␣" })), h("div", {}, ...bars));
   if (before.length || after.length) out.push(h("h3", { text: before.length && after.length ? "Answers before (hatched) and now" : "Answers" }));
-  for (const row of rows(before, after)) {
+  for (const row of rows({ before, after })) {
     out.push(one(row.token, ...["before", "after"].filter((kind) => row[kind] !== null).map((kind) => bar(kind, row[kind], kind === "before" ? "before" : "now"))));
   }
   if (controls.length) out.push(h("h3", { text: "Controls" }));
@@ -52,6 +55,30 @@ export function answered({ text = "", before = [], after = [], controls = [], er
   }
   if (error) out.push(h("p", { class: "mi-error", role: "alert", text: clean(error, 400) }));
   return out;
+}
+
+/** What every view does with the traits of its `model`; `cleanup` are the functions that end it. */
+export class Shared {
+  constructor(model) { Object.assign(this, { model, cleanup: [] }); }
+  get(key) { return this.model.get(key); }
+  set(values) { for (const [key, value] of Object.entries(values)) this.model.set(key, value); this.model.save_changes(); }
+  resize() { this.root.classList.toggle("mi-big", this.get("size") === "stage"); }
+}
+
+/** What anywidget calls to draw a view of the class. */
+export const renders = (View) => ({ model, el }) => { const view = new View(model, el); return () => view.cleanup.forEach((f) => f()); };
+
+/** Nobody else is to act on this key. */
+export const stop = (e) => { e.preventDefault(); e.stopPropagation(); };
+
+/** An arrow key among `nodes`, of which one is in the tab order, moves the focus from number `at` to the neighbour; whether it did. */
+export function rove(e, nodes, at, back, forth) {
+  const next = nodes[{ [back]: at - 1, [forth]: at + 1 }[e.key]];
+  if (!next || e.altKey || e.ctrlKey || e.metaKey) return false;
+  stop(e);
+  for (const node of nodes) node.tabIndex = node === next ? 0 : -1;
+  next.focus();
+  return true;
 }
 
 /** Call each function in `heard` (by trait names) when one of its traits changes; returns what undoes it. */

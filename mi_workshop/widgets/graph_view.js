@@ -1,5 +1,6 @@
 // The attribution graph of a prompt, in a notebook cell or a saved page: tokens across, layers up, answers on top.
 // First the logic, as exported functions without a browser (tests/js); then the view. All state lives in the model's traits.
+import { bar, clean, h, listen, percent, renders, rows, Shared, stop } from "./common.js";
 
 export const FEATURE = 0, ERROR = 1, TOKEN = 2, ANSWER = 3, OTHER = 4;
 const KINDS = { "cross layer transcoder": FEATURE, "mlp reconstruction error": ERROR, embedding: TOKEN, logit: ANSWER };
@@ -65,10 +66,7 @@ export function scores(g, shown) {
 export function drawnLinks(g, shown, max = MAX_LINKS) {
   const all = new Int32Array(g.m), size = new Float32Array(g.m);
   let possible = 0;
-  for (let e = 0; e < g.m; e++) if (shown[g.source[e]] && shown[g.target[e]]) {
-    size[possible] = Math.abs(g.weight[e]);
-    all[possible++] = e;
-  }
+  for (let e = 0; e < g.m; e++) if (shown[g.source[e]] && shown[g.target[e]]) { size[possible] = Math.abs(g.weight[e]); all[possible++] = e; }
   if (possible <= max) return { list: all.slice(0, possible), possible };
   const least = size.slice(0, possible).sort()[possible - max];
   return { list: all.slice(0, possible).filter((_, k) => size[k] >= least).slice(0, max), possible };
@@ -133,9 +131,7 @@ export function flow(g, supernodes) {
     sums.get(t).set(s, (sums.get(t).get(s) || 0) + g.weight[e]);
   }
   const rows = [];
-  for (const [target, from] of sums) for (const [source, weight] of from) {
-    rows.push({ source, target, weight, share: weight / total.get(target) });
-  }
+  for (const [target, from] of sums) for (const [source, weight] of from) { rows.push({ source, target, weight, share: weight / total.get(target) }); }
   return rows.sort((a, b) => Math.abs(b.share) - Math.abs(a.share));
 }
 
@@ -196,10 +192,7 @@ export function circuit(g, supernodes, rows, chain, made = [], max = 9) {
 /** `ids` as the supernode `label`; a node belongs to one supernode, so it leaves its old one. An empty list dissolves. */
 export function group(supernodes, label, ids) {
   const out = {};
-  for (const [name, old] of Object.entries(supernodes)) {
-    const rest = name === label ? [] : old.filter((id) => !ids.includes(id));
-    if (rest.length) out[name] = rest;
-  }
+  for (const [name, old] of Object.entries(supernodes)) { const rest = name === label ? [] : old.filter((id) => !ids.includes(id)); if (rest.length) out[name] = rest; }
   return ids.length ? { ...out, [label]: [...ids] } : out;
 }
 
@@ -240,16 +233,8 @@ export class History {
   move(from, to) {
     if (!from.length) return null;
     to.push(this.now);
-    this.now = from.pop();
-    this.last = ["", 0];
-    return this.now;
+    return Object.assign(this, { now: from.pop(), last: ["", 0] }).now;
   }
-}
-
-/** Text fit for one line of a label: no control characters, none that turn the direction of writing, at most `length` long. */
-export function clean(text, length = 120) {
-  const line = String(text).slice(0, 2 * length + 50).replace(/[\u0000-\u001f\u007f-\u009f\u200e\u200f\u202a-\u202e\u2066-\u2069]+/g, " ");
-  return line.length > length ? `${line.slice(0, length - 1)}…` : line;
 }
 
 /** Greedy places for labels {x, y, w, h}, first come first served: {dx, dy}, or null where there is no room. Inside w × h. */
@@ -268,57 +253,16 @@ export function place(labels, width, height, obstacles = []) {
   });
 }
 
-/** Rows of the answer bars: the likeliest before and after, the expected one, and of the others the likeliest, five in all; once
- *  something was changed, others must reach 1 % on one side. */
-export function bars({ before = [], after = [], expected = null }) {
-  const [old, now] = [before, after].map((side) => new Map([...side].reverse().map((a) => [a.token, a.prob]))); // of two with the same spelling, the likelier
-  const most = (token) => Math.max(old.get(token) ?? 0, now.get(token) ?? 0), acted = after.length > 0;
-  const others = [...old.keys(), ...now.keys()].filter((token) => !acted || most(token) >= 0.01).sort((a, b) => most(b) - most(a));
-  const words = [...new Set([before[0]?.token, after[0]?.token, expected, ...others])].filter((token) => token !== undefined && token !== null);
-  return words.slice(0, 5).map((token) => ({ token, before: old.get(token) ?? (acted ? 0 : null), after: acted ? now.get(token) ?? 0 : null, expected: token === expected }))
-    .sort((a, b) => (b.after ?? b.before) - (a.after ?? a.before));
-}
-
 /** A word without the blanks around it, unless one of `others` differs by these alone: then, and where nothing else is left, ␣ stands for a blank. */
 export function spelled(word, others = [], length = 24) {
   const text = clean(word, length), bare = text.trim();
   return bare && !others.some((other) => other !== word && clean(other, length).trim() === bare) ? bare : text.replaceAll(" ", "␣") || "␣";
 }
 
-const percent = (x) => `${x < 0 ? "−" : ""}${Math.abs(x) < 0.0995 && x !== 0 ? Math.abs(100 * x).toFixed(1) : Math.round(Math.abs(100 * x))} %`;
 const number = (x) => x.toLocaleString("en");
 const short = (label) => label.split(" @")[0];
 
-/** A model of traits without a kernel, for a saved page and for tests. */
-export function standIn(state) {
-  const heard = {};
-  if (typeof state.links === "string") {
-    const text = atob(state.links), bytes = new Uint8Array(text.length);
-    for (let i = 0; i < text.length; i++) bytes[i] = text.charCodeAt(i);
-    state.links = bytes;
-  }
-  return {
-    get: (key) => state[key],
-    set(key, value) { state[key] = value; for (const f of [...(heard[`change:${key}`] || [])]) f(); },
-    save_changes() {},
-    on(name, f) { for (const one of name.split(" ")) (heard[one] ??= []).push(f); },
-    off(name, f) { for (const one of name.split(" ")) heard[one] = (heard[one] || []).filter((h) => h !== f); },
-  };
-}
-
 // ------------------------------------------------------------------- the view
-
-function h(tag, props = {}, ...kids) {
-  const node = tag.includes(":") ? document.createElementNS("http://www.w3.org/2000/svg", tag.slice(4)) : document.createElement(tag);
-  for (const [key, value] of Object.entries(props)) {
-    if (key === "text") node.textContent = value;
-    else if (key.startsWith("on")) node.addEventListener(key.slice(2), value);
-    else if (value !== false && value !== null && value !== undefined) node.setAttribute(key, value === true ? "" : value);
-  }
-  if (["button", "input", "select"].includes(tag)) node.setAttribute("data-lm-suppress-shortcuts", "true"); // or A on a button inserts a notebook cell
-  node.append(...kids);
-  return node;
-}
 
 const KEYS = [
   ["← →", "to the neighbour in the same layer"], ["↑ ↓", "along the strongest link out, or in"], ["Enter", "select the node, or take it out of the selection"],
@@ -328,40 +272,25 @@ const KEYS = [
 ];
 const MARGIN = 0.25; // of the stage, drawn beyond each edge so that dragging uncovers something
 
-class View {
+class View extends Shared {
   constructor(model, el) {
-    Object.assign(this, { model, focus: -1, hover: -1, matches: [], match: -1, view: { k: 1, x: 0, y: 0 }, drawnView: null, dirty: new Set(), applying: false, pointers: new Map() });
+    super(model);
+    Object.assign(this, { focus: -1, hover: -1, matches: [], match: -1, view: { k: 1, x: 0, y: 0 }, drawnView: null, dirty: new Set(), applying: false, pointers: new Map() });
     this.build(el);
     this.history = new History(this.snapshot());
-    const data = ["nodes", "links", "meta"], on = (keys, ...parts) => keys.forEach((key) => {
-      const f = () => { this.remember(key); this.mark(...parts); };
-      model.on(`change:${key}`, f);
-      this.cleanup.push(() => model.off(`change:${key}`, f));
-    });
-    on(data, "data");
-    on(["threshold"], "filter");
-    on(["supernodes"], "groups");
-    on(["selected"], "top", "panel");
-    on(["clicked", "details", "swaps", "can_act"], "top", "panel");
-    on(["answers"], "answers");
-    on(["interventions"], "groups", "answers");
-    on(["size"], "size");
+    const heard = { "nodes links meta": ["data"], threshold: ["filter"], supernodes: ["groups"], "selected clicked details swaps can_act": ["top", "panel"], answers: ["answers"], interventions: ["groups", "answers"], size: ["size"] };
+    this.cleanup.push(listen(model, Object.fromEntries(Object.entries(heard).map(([names, parts]) => [names, () => { this.remember(names); this.mark(...parts); }]))));
     this.mark("size", "data");
     this.update();
   }
 
   snapshot() { return Object.fromEntries(["supernodes", "threshold", "interventions"].map((key) => [key, this.model.get(key)])); }
   remember(key) { if (!this.applying) this.history.record(this.snapshot(), key, Date.now()); }
-  set(values) {
-    for (const [key, value] of Object.entries(values)) this.model.set(key, value);
-    this.model.save_changes();
-  }
   say(text) { this.live.textContent = text; }
 
   // ---- building
   build(el) {
     const button = (label, title, click, props = {}) => h("button", { type: "button", text: label, title, onclick: click, ...props });
-    this.cleanup = [];
     this.live = h("div", { class: "mi-live", role: "status", "aria-live": "polite" });
     this.search = h("input", { type: "search", placeholder: "Search  /", "aria-label": "Search label, token or node id", maxlength: 200, oninput: () => this.find(), onkeydown: (e) => { if (e.key === "Enter") this.jump(); } });
     this.found = h("span", { class: "mi-quiet" });
@@ -416,10 +345,7 @@ class View {
   }
 
   // ---- keeping up with the traits
-  mark(...parts) {
-    parts.forEach((p) => this.dirty.add(p));
-    this.frame ||= requestAnimationFrame(() => { this.frame = 0; this.update(); });
-  }
+  mark(...parts) { parts.forEach((p) => this.dirty.add(p)); this.frame ||= requestAnimationFrame(() => { this.frame = 0; this.update(); }); }
 
   update() {
     const dirty = this.dirty, get = (key) => this.model.get(key), has = (...parts) => parts.some((p) => dirty.has(p));
@@ -559,11 +485,7 @@ class View {
     this.status.textContent = this.hiddenText + (this.crowded ? ` ${number(this.crowded)} ${this.crowded === 1 ? "label" : "labels"} left out: zoom in.` : "") + (this.meta.notes?.length ? ` ${this.meta.notes.map((n) => clean(n, 300)).join(" ")}` : "");
   }
 
-  tokenEnd(item) {
-    const p = this.items.indexOf(item), g = this.g;
-    for (let i = 0; i < g.n; i++) if (g.kind[i] === TOKEN && g.ctx[i] === p) return g.end[i];
-    return "";
-  }
+  tokenEnd(item) { const p = this.items.indexOf(item), g = this.g; return g.end.find((_, i) => g.kind[i] === TOKEN && g.ctx[i] === p) ?? ""; }
 
   put() {
     for (const [k, i] of this.items.entries()) {
@@ -760,10 +682,7 @@ class View {
 
   move(e) {
     const now = this.point(e), press = this.press;
-    if (!this.pointers.has(e.pointerId)) {
-      const { node, label } = this.under(e);
-      return this.setHover(node ?? -1, now, label);
-    }
+    if (!this.pointers.has(e.pointerId)) { const { node, label } = this.under(e); return this.setHover(node ?? -1, now, label); }
     const other = [...this.pointers].find(([id]) => id !== e.pointerId)?.[1], old = this.pointers.get(e.pointerId);
     this.pointers.set(e.pointerId, now);
     if (other) {
@@ -844,14 +763,11 @@ class View {
       "[": () => threshold(-0.05), "]": () => threshold(0.05), Escape: () => this.clear(), "?": () => this.help(),
     }[key];
     if (!todo || e.altKey) return;
-    e.preventDefault();
-    e.stopPropagation();
+    stop(e);
     todo();
   }
 
-  walk(direction) {
-    this.goTo(walk(this.g, this.shown, this.focus >= 0 && this.shown[this.focus] ? this.focus : -1, direction));
-  }
+  walk(direction) { this.goTo(walk(this.g, this.shown, this.focus >= 0 && this.shown[this.focus] ? this.focus : -1, direction)); }
 
   goTo(i) {
     if (i < 0) return;
@@ -869,10 +785,7 @@ class View {
     this.select(selected.includes(id) ? selected.filter((other) => other !== id) : [...selected, id]);
   }
 
-  select(ids) {
-    this.set({ selected: ids });
-    this.say(ids.length ? `${ids.length} ${ids.length === 1 ? "node" : "nodes"} selected` : "Nothing selected");
-  }
+  select(ids) { this.set({ selected: ids }); this.say(ids.length ? `${ids.length} ${ids.length === 1 ? "node" : "nodes"} selected` : "Nothing selected"); }
 
   clear() {
     this.clearSearch();
@@ -991,15 +904,10 @@ class View {
   showAnswers() {
     const a = this.model.get("answers"), acting = this.model.get("interventions"), out = [h("h2", {}, acting.length ? "Answers before and now" : "Answers", acting.length ? h("span", { class: "mi-quiet", text: " (from 1 %)" }) : "")];
     for (const one of acting) out.push(h("p", { class: "mi-done", text: `${clean(short(one.label || ""), 40)} ${verb(one)}` }));
-    const bar = (kind, prob, name) => h("div", { class: `mi-bar-${kind}`, title: `${name} ${percent(prob)}` }, h("i"), h("span", { text: percent(prob) }));
-    const rows = bars(a);
-    for (const row of rows) {
-      const line = h("div", { class: "mi-answer-row" }, h("b", {}, h("bdi", { text: spelled(row.token, rows.map((r) => r.token)) }), row.expected ? h("small", { text: "expected" }) : ""), h("div", {}));
-      for (const kind of ["before", "after"]) if (row[kind] !== null) {
-        const one = bar(kind, row[kind], kind === "before" ? "before" : "now");
-        one.firstChild.style.width = `${Math.max(0.4, 68 * row[kind])}%`;
-        line.lastChild.append(one);
-      }
+    const shown = rows(a);
+    for (const row of shown) {
+      const line = h("div", { class: "mi-answer-row" }, h("b", {}, h("bdi", { text: spelled(row.token, shown.map((r) => r.token)) }), row.expected ? h("small", { text: "expected" }) : ""), h("div", {}));
+      for (const kind of ["before", "after"]) if (row[kind] !== null) line.lastChild.append(bar(kind, row[kind], kind === "before" ? "before" : "now", percent(row[kind]), 68));
       out.push(line);
     }
     if (a.after?.length || a.running) {
@@ -1065,13 +973,7 @@ class View {
 }
 
 /** An intervention in a few signs. */
-export function verb({ kind, factor, to }) {
-  return kind === "zero" ? "→ 0" : kind === "swap" ? `→ ${clean(to || "", 30)}` : `×${String(factor).replace("-", "−")}`;
-}
+export function verb({ kind, factor, to }) { return kind === "zero" ? "→ 0" : kind === "swap" ? `→ ${clean(to || "", 30)}` : `×${String(factor).replace("-", "−")}`; }
 
-export function render({ model, el }) {
-  const view = new View(model, el);
-  return () => view.cleanup.forEach((f) => f());
-}
-
+export const render = renders(View);
 export default { render };

@@ -20,7 +20,7 @@ import traitlets as t
 from mi_workshop.circuits.graph import ERROR, FEATURE, LOGIT, TOKEN, AttributionGraph, end_name, inside
 from mi_workshop.circuits.live import NO_MODEL
 from mi_workshop.files import write_text
-from mi_workshop.widgets.view import HERE, View
+from mi_workshop.widgets.view import HERE, View, module
 
 OPENING = 100  # a larger graph opens with at most so many nodes besides tokens and answers; the slider shows the others
 REMEMBERED = 20  # details kept for nodes clicked before
@@ -34,7 +34,7 @@ class GraphView(View):
     Raises traitlets.TraitError for a value of the wrong type.
     """
 
-    _esm = HERE / "graph_view.js"
+    _esm = module("graph_view.js")
     _css = HERE / "graph_view.css"
     nodes = t.Dict().tag(sync=True)
     links = t.Bytes().tag(sync=True)

@@ -1,6 +1,6 @@
 // A heat map: rows by columns, a number in each cell where it fits; Enter or a click asks Python about a cell.
 // First the logic, as exported functions without a browser (tests/js); then the view. All state lives in the model's traits.
-import { answered, clean, h, listen } from "./common.js";
+import { answered, clean, h, listen, renders, Shared, stop } from "./common.js";
 
 /** Red, green and blue (0 to 255) of `value` on the scale, and whether black or white is read better on it. */
 export function colour(value, low, high, scale) {
@@ -30,9 +30,10 @@ export function step([row, column], key, rows, columns, upward, control = false)
 const same = (a, b) => a?.length === 2 && a[0] === b?.[0] && a[1] === b?.[1];
 let made = 0; // ids must differ between views of one page
 
-class View {
+class View extends Shared {
   constructor(model, el) {
-    Object.assign(this, { model, here: null, id: `mi-heat-${(made += 1)}-${Math.random().toString(36).slice(2, 8)}` });
+    super(model);
+    Object.assign(this, { here: null, id: `mi-heat-${(made += 1)}-${Math.random().toString(36).slice(2, 8)}` });
     this.live = h("div", { class: "mi-live", role: "status", "aria-live": "polite" });
     this.head = h("h2", { class: "mi-title" });
     this.status = h("p", { class: "mi-status" });
@@ -42,15 +43,14 @@ class View {
     this.root = h("div", { class: "mi-graph mi-heat" }, this.head, this.status,
       h("div", { class: "mi-main" }, h("div", {}, h("div", { class: "mi-scroll" }, this.grid), this.legend), h("div", { class: "mi-side" }, this.panel)), this.live);
     el.append(this.root);
-    const off = listen(model, { "rows columns upward title": () => this.build(), "cells low high scale unit": () => this.fill(), "selected answer can_ask": () => this.show(), size: () => this.resize() });
-    this.watch = new ResizeObserver(() => this.fit());
-    this.watch.observe(this.root);
-    this.cleanup = () => { off(); this.watch.disconnect(); };
+    this.cleanup.push(listen(model, { "rows columns upward title": () => this.build(), "cells low high scale unit": () => this.fill(), "selected answer can_ask": () => this.show(), size: () => this.resize() }));
+    const watch = new ResizeObserver(() => this.fit());
+    watch.observe(this.root);
+    this.cleanup.push(() => watch.disconnect());
     this.resize();
     this.build();
   }
 
-  get(key) { return this.model.get(key); }
   first() { const chosen = this.get("selected"); return chosen.length ? chosen : [this.get("upward") ? this.get("rows").length - 1 : 0, 0]; }
   cell([row, column]) { return this.boxes[row]?.[column]; }
 
@@ -107,14 +107,11 @@ class View {
     this.grid.classList.toggle("mi-upright", this.names.some((n) => n.scrollWidth > box.clientWidth + 3));
   }
 
-  resize() { this.root.classList.toggle("mi-big", this.get("size") === "stage"); }
-
   // ---- choosing
   key(e) {
     const move = step(this.here ?? this.first(), e.key, this.get("rows").length, this.get("columns").length, this.get("upward"), e.ctrlKey || e.metaKey);
     if (e.altKey || !(move || e.key === "Enter" || e.key === " " || e.key === "Escape")) return;
-    e.preventDefault();
-    e.stopPropagation();
+    stop(e);
     if (move) this.go(move);
     else this.ask(e.key === "Escape" ? [] : this.here ?? this.first());
   }
@@ -135,10 +132,7 @@ class View {
     }));
   }
 
-  ask(cell) {
-    this.model.set("selected", cell);
-    this.model.save_changes();
-  }
+  ask(cell) { this.set({ selected: cell }); }
 
   show() {
     const chosen = this.get("selected"), answer = this.get("answer"), asks = this.get("can_ask") || Boolean(answer.cell);
@@ -156,9 +150,5 @@ class View {
   }
 }
 
-export function render({ model, el }) {
-  const view = new View(model, el);
-  return () => view.cleanup();
-}
-
+export const render = renders(View);
 export default { render };

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from mi_workshop.circuits.graph import AttributionGraph
 from mi_workshop.plots import png
 from mi_workshop.widgets.graph_view import state
-from mi_workshop.widgets.view import HERE
+from mi_workshop.widgets.view import HERE, module
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -39,11 +39,12 @@ render({ model: window.graphModel, el: document.getElementById("mi-graph") });
 def page(graph: AttributionGraph, traits: dict[str, Any] | None = None) -> str:
     """The page; ``traits`` of a view replace those that ``graph`` starts with."""
     shown = START | state(graph) | (traits or {}) | {"interventions": [], "can_act": False, "swaps": {}}
-    shown |= {"links": base64.b64encode(shown["links"]).decode(), "meta": shown["meta"] | {"why": FILE}}
-    script = (HERE / "graph_view.js").read_text(encoding="utf-8")
+    shown |= {"meta": shown["meta"] | {"why": FILE}}
     css = (HERE / "graph_view.css").read_text(encoding="utf-8")
     words = f"<h2>The circuit in words</h2><pre>{html.escape(graph.words())}</pre>"
-    return document(graph.figure(), graph.describe(), shown, script, css, title=graph.prompt, more=words)
+    return document(
+        graph.figure(), graph.describe(), shown, module("graph_view.js"), css, title=graph.prompt, more=words
+    )
 
 
 def document(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import anywidget
 
@@ -26,11 +26,8 @@ def module(name: str) -> str:
     return (HERE / "common.js").read_text(encoding="utf-8") + "\n".join(kept)
 
 
-class View(anywidget.AnyWidget):
-    """A widget that also stores a picture and a sentence; subclasses define ``figure`` and ``describe``, or ``subject``."""
-
-    saved: tuple[str, ...] = ()  # traits that a saved page keeps
-    before_script = ""  # what a saved page needs in front of the module
+class Pictured:
+    """What a widget of any kind also stores in a notebook: a picture and a sentence. Goes before the widget's class."""
 
     def figure(self) -> Figure:
         """The view as a picture."""
@@ -49,10 +46,12 @@ class View(anywidget.AnyWidget):
         """No HTML: it would win over the widget."""
         from mi_workshop.plots import png
 
-        subject = self.subject
-        figure, sentence = subject.figure(), subject.describe()
-        data, metadata = super()._repr_mimebundle_(**kwargs) or ({}, {})
-        data = data | {"image/png": base64.b64encode(png(figure, dpi=160)).decode(), "text/plain": sentence}
+        figure, sentence = self.subject.figure(), self.subject.describe()
+        own = getattr(super(), "_repr_mimebundle_", lambda **_: None)(**kwargs)  # ipywidgets 7 has none
+        data, metadata = own if isinstance(own, tuple) else (own or {}, {})
+        view = {"version_major": 2, "version_minor": 0, "model_id": cast(Any, self).model_id}
+        data = {"application/vnd.jupyter.widget-view+json": view} | data | {"text/plain": sentence}
+        data["image/png"] = base64.b64encode(png(figure, dpi=120)).decode()
         return data, metadata | {"image/png": {"alt": sentence, "width": int(figure.get_figwidth() * 80)}}
 
     def _ipython_display_(self, **kwargs: Any) -> None:
@@ -61,6 +60,13 @@ class View(anywidget.AnyWidget):
 
         data, metadata = self._repr_mimebundle_()
         display(data, metadata=metadata, raw=True)
+
+
+class View(Pictured, anywidget.AnyWidget):
+    """A widget of our own that also stores a picture and a sentence; subclasses define ``figure`` and ``describe``, or ``subject``."""
+
+    saved: tuple[str, ...] = ()  # traits that a saved page keeps
+    before_script = ""  # what a saved page needs in front of the module
 
     def save(self, path: str | Path) -> Path:
         """Write the view as one ``.html`` file that opens offline, or its picture as ``.png`` or ``.svg``.

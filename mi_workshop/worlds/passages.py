@@ -7,6 +7,7 @@ import re
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import ClassVar
 
 import numpy as np
@@ -67,16 +68,7 @@ class Passages:
             raise WorldError(f"There is no split {split!r}; choose {', '.join(SPLITS)}.")
         if held_out and (split == "train" or not self.holds_out):
             raise WorldError(f"{type(self).__name__} holds nothing out in the split {split!r}.")
-        rng = np.random.default_rng([seed, SPLITS.index(split), int(held_out)])
-        out: dict[Passage, None] = {}
-        while len(out) < n:
-            try:
-                passage = self.read(*self._draw(rng))
-            except WorldError:  # as much evidence for one answer as for the other
-                continue
-            if self._wanted(passage, split, held_out):
-                out[passage] = None
-        return list(out)
+        return list(_sampled(self, n, split, seed, held_out))
 
     holds_out: ClassVar[bool] = False
 
@@ -133,3 +125,18 @@ class Passages:
                 )
             except WorldError:
                 continue
+
+
+@lru_cache(4)
+def _sampled(world: Passages, n: int, split: str, seed: int, held_out: bool) -> tuple[Passage, ...]:
+    """Kept: models are trained on the same thousands again and again."""
+    rng = np.random.default_rng([seed, SPLITS.index(split), int(held_out)])
+    out: dict[Passage, None] = {}
+    while len(out) < n:
+        try:
+            passage = world.read(*world._draw(rng))
+        except WorldError:  # as much evidence for one answer as for the other
+            continue
+        if world._wanted(passage, split, held_out):
+            out[passage] = None
+    return tuple(out)

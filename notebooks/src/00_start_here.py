@@ -282,7 +282,7 @@ check("which control", control)
 # - [circuit-tracer](https://github.com/decoderesearch/circuit-tracer), the library that computes the graphs
 #   here
 #
-# **Next:** [Attribution graphs](06_attribution_graphs.ipynb), then [Dallas → Texas → Austin](07_dallas_to_austin.ipynb)
+# **Next:** [Saliency](01_saliency.ipynb), or straight on to [Attribution graphs](06_attribution_graphs.ipynb) and [Dallas → Texas → Austin](07_dallas_to_austin.ipynb)
 #
 # [biology]: https://transformer-circuits.pub/2025/attribution-graphs/biology.html
 # [methods]: https://transformer-circuits.pub/2025/attribution-graphs/methods.html

@@ -1,6 +1,7 @@
 // The logic of the interactive graph without a browser: node --test tests/js
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import * as shared from "../../mi_workshop/widgets/common.js";
 import * as view from "../../mi_workshop/widgets/graph_view.js";
 
 const F = "cross layer transcoder", E = "mlp reconstruction error";
@@ -113,32 +114,17 @@ test("labels never overlap and stay inside", () => {
   });
 });
 
-test("text is cut and cannot turn the direction of writing", () => {
-  assert.equal(view.clean("a\u202eb\u0000c\u2066d"), "a b c d");
-  assert.equal(view.clean("x".repeat(10_000)).length, 120);
-});
-
 test("bars: the old and the new answers, the expected one among them", () => {
-  const rows = view.bars({ before: [{ token: "Austin", prob: 0.9 }], after: [{ token: "Sacramento", prob: 0.8 }], expected: "Sacramento" });
+  const rows = shared.rows({ before: [{ token: "Austin", prob: 0.9 }], after: [{ token: "Sacramento", prob: 0.8 }], expected: "Sacramento" });
   assert.deepEqual(rows.map((r) => [r.token, r.before, r.after, r.expected]), [["Sacramento", 0, 0.8, true], ["Austin", 0.9, 0, false]]);
 });
 
 test("bars: the likeliest words are not left out", () => {
   const before = [0.9, 0.04, 0.03, 0.008, 0.007, 0.006, 0.005].map((prob, i) => ({ token: `w${i}`, prob })), after = [{ token: "x", prob: 0.5 }, { token: "w2", prob: 0.3 }, { token: "w3", prob: 0.005 }];
-  assert.deepEqual(view.bars({ before }).map((r) => r.token), ["w0", "w1", "w2", "w3", "w4"]);
-  assert.deepEqual(view.bars({ before, after }).map((r) => r.token), ["x", "w2", "w0", "w1"]);
+  assert.deepEqual(shared.rows({ before }).map((r) => r.token), ["w0", "w1", "w2", "w3", "w4"]);
+  assert.deepEqual(shared.rows({ before, after }).map((r) => r.token), ["x", "w2", "w0", "w1"]);
 });
 
 test("words that differ by a blank alone show it", () => {
   assert.deepEqual([" euro", "euro", " Austin", "", " "].map((w, _, all) => view.spelled(w, all)), ["␣euro", "euro", "Austin", "␣", "␣"]);
-});
-
-test("the stand-in model tells those who listen", () => {
-  const model = view.standIn({ links: "AAEC", threshold: 1 }), heard = [], f = () => heard.push(model.get("threshold"));
-  assert.deepEqual([...model.get("links")], [0, 1, 2]);
-  model.on("change:threshold", f);
-  model.set("threshold", 0.5);
-  model.off("change:threshold", f);
-  model.set("threshold", 0.4);
-  assert.deepEqual(heard, [0.5]);
 });

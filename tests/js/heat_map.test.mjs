@@ -1,6 +1,7 @@
-// The logic of the heat map, the head browser and what they share, without a browser: node --test tests/js
+// The logic of the heat map, the head browser, the attention brush and what they share, without a browser: node --test tests/js
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import * as brush from "../../mi_workshop/widgets/attention_brush.js";
 import * as heads from "../../mi_workshop/widgets/attention_view.js";
 import * as shared from "../../mi_workshop/widgets/common.js";
 import * as map from "../../mi_workshop/widgets/heat_map.js";
@@ -58,14 +59,14 @@ test("arrow keys move between heads, layers upwards", () => {
 
 test("what leads on either side is among the bars", () => {
   const before = [0.4, 0.3, 0.2, 0.05, 0.03].map((prob, i) => ({ token: `b${i}`, prob })), after = [{ token: "new", prob: 0.9 }, { token: "b0", prob: 0.05 }];
-  const found = shared.rows(before, after);
+  const found = shared.rows({ before, after });
   assert.deepEqual([found[0].token, found[0].before, found[0].after, found[1].token], ["new", 0, 0.9, "b0"]);
   assert.equal(found.length, 5);
-  assert.deepEqual(shared.rows(before, []).map((r) => r.after), [null, null, null, null, null]);
+  assert.deepEqual(shared.rows({ before }).map((r) => r.after), [null, null, null, null, null]);
 });
 
 test("labels lose control and bidi characters", () => {
-  assert.equal(shared.clean("a\u202eb\u0000c"), "a b c");
+  assert.equal(shared.clean("a\u202eb\u0000c\u2066d"), "a b c d");
   assert.equal(shared.clean("x".repeat(1000), 10).length, 10);
 });
 
@@ -76,4 +77,23 @@ test("the stand-in for a kernel decodes bytes and tells who listens", () => {
   off();
   model.set("a", 6);
   assert.deepEqual(heard, [5]);
+});
+
+test("lines of heads: the strongest last, none below a per cent, of one token alone if asked", () => {
+  const rows = [[1, 0, 0], [0.3, 0.7, 0], [0.005, 0.5, 0.495]], found = heads.lines([rows]);
+  assert.deepEqual(found.map((l) => l[3]), [0.3, 0.495, 0.5, 0.7, 1]);
+  assert.deepEqual(heads.lines([rows], { side: "from", at: 1 }), [[0, 1, 0, 0.3], [0, 1, 1, 0.7]]);
+  assert.deepEqual(heads.lines([rows], { side: "to", at: 1 }), [[0, 2, 1, 0.5], [0, 1, 1, 0.7]]);
+  assert.deepEqual(heads.lines([rows, rows], null, 2), [[0, 0, 0, 1], [1, 0, 0, 1]]);
+});
+
+test("the brush keeps weights that sum to one", () => {
+  const sum = (weights) => weights.reduce((a, b) => a + b, 0), close = (a, b) => a.forEach((x, i) => assert.ok(Math.abs(x - b[i]) < 1e-12, `${a}`));
+  close(brush.raised([0.5, 0.3, 0.2], 0, 0.75), [0.75, 0.15, 0.1]);
+  close(brush.raised([1, 0, 0], 0, 0.4), [0.4, 0.3, 0.3]);
+  for (const value of [-1, 0, 0.3, 1, 7]) assert.ok(Math.abs(sum(brush.raised([0.5, 0.3, 0.2], 1, value)) - 1) < 1e-12);
+  close(brush.raised([1], 0, 0.2), [1]);
+  close(brush.moved([0.5, 0.3, 0.2], 0, 2), [0, 0.3, 0.7]);
+  close(brush.moved([0.5, 0.3, 0.2], 1, 1), [0.5, 0.3, 0.2]);
+  assert.deepEqual(brush.permuted([0.5, 0.3, 0.2]).sort(), [0.2, 0.3, 0.5]);
 });
