@@ -121,11 +121,11 @@ class Toys(Shown):
 
 def train_toy(
     n_features: int = 5, n_hidden: int = 2, sparsity: float | Sequence[float] = 0.9, importance: float | Sequence[float] = 1.0,
-    hidden: str = "linear", names: Sequence[str] | None = None, steps: int = 2000, batch: int = 1024, seed: int = 0, progress: bool = True,
+    hidden: str = "linear", names: Sequence[str] | None = None, steps: int = 2000, batch: int = 512, restarts: int = 4, seed: int = 0, progress: bool = True,
 ) -> Toys:  # fmt: skip
     """Train one model for each ``sparsity`` (0 to below 1), all at once. ``importance``: the factor from one feature to the next, or one number for each feature.
 
-    ``hidden``: "linear", or "relu" for a nonlinearity in the hidden layer, which makes its basis a privileged one.
+    Of ``restarts`` random starts the one with the lowest loss is kept: single ones get stuck. ``hidden``: "linear", or "relu" for a nonlinearity in the hidden layer, which makes its basis a privileged one.
     Raises ValueError for numbers that make no model.
     """
     sparsities = np.atleast_1d(np.asarray(sparsity, float))
@@ -144,9 +144,13 @@ def train_toy(
     named = list(names or (f"feature {i + 1}" for i in range(n_features)))
     if len(named) != n_features:
         raise ValueError(f"{n_features} features need as many names, not {len(named)}.")
-    W, b, history, loss = _train(torch.from_numpy(sparsities).float(), torch.from_numpy(weight).float().expand(len(sparsities), -1), n_hidden, hidden, steps, batch, seed, progress)  # fmt: skip
+    share = torch.from_numpy(sparsities).float().repeat(restarts)
+    factors = torch.from_numpy(weight).float().expand(len(share), -1)
+    W, b, history, _ = _train(share, factors, n_hidden, hidden, steps, batch, seed, progress)
+    loss = _loss(W, b, share, factors, hidden)
+    best = loss.reshape(restarts, -1).argmin(0) * len(sparsities) + torch.arange(len(sparsities))
     return Toys([
-        Toy(W[i].numpy(), b[i].numpy(), history[:, i].numpy(), weight, named, float(s), float(loss[i]), hidden) for i, s in enumerate(sparsities)
+        Toy(W[i].numpy(), b[i].numpy(), history[:, i].numpy(), weight, named, float(share[i]), float(loss[i]), hidden) for i in best.tolist()
     ])  # fmt: skip
 
 
@@ -197,11 +201,14 @@ def phase_diagram(
     return pd.DataFrame(value, pd.Index(relative, name="relative importance"), pd.Index(density, name="density"))
 
 
-def _loss(W: Tensor, b: Tensor, sparsity: Tensor, importance: Tensor, rows: int = 4096) -> Float[Tensor, " model"]:
+def _loss(
+    W: Tensor, b: Tensor, sparsity: Tensor, importance: Tensor, hidden: str = "linear", rows: int = 16_384
+) -> Float[Tensor, " model"]:
     """On the same draws for all models of equal sparsity, so that restarts can be compared."""
     value, chance = torch.rand(2, rows, W.shape[1], generator=torch.Generator().manual_seed(1))
     x = value * (chance >= sparsity[:, None, None])
-    y = (x @ W @ W.transpose(1, 2) + b[:, None]).relu()
+    h = x @ W
+    y = ((h.relu() if hidden == "relu" else h) @ W.transpose(1, 2) + b[:, None]).relu()
     return (importance[:, None] * (x - y) ** 2).mean((1, 2))
 
 
