@@ -173,7 +173,7 @@ def compare_with_key(model: Any, inputs: Sequence[tuple[Any, Any]]) -> pd.DataFr
     Raises SaliencyError.
     """
     from mi_workshop.saliency import answer_keys, attribute, problem
-    from mi_workshop.saliency.scores import agreement, mass, pointing
+    from mi_workshop.saliency.scores import against_keys
 
     rows: dict[str, list[dict[str, float]]] = {}
     rng = np.random.default_rng(0)
@@ -182,10 +182,8 @@ def compare_with_key(model: Any, inputs: Sequence[tuple[Any, Any]]) -> pd.DataFr
         fitting = {k: v for k, v in VARIANTS.items() if not (p.one_query and k in ACROSS)}
         maps = [(name, attribute(p, None, method=method, **options)) for name, (method, options) in fitting.items()]
         maps += [("chance", replace(maps[0][1], scores=rng.random(maps[0][1].scores.shape))) for _ in range(10)]
-        masks = {"": key.true_mask("model"), "_world": key.true_mask("world")}
         for name, a in maps:
-            hits = {f"{f.__name__}{k}": float(f(a, mask)) for f in (pointing, mass) for k, mask in masks.items()}
-            rows.setdefault(name, []).append(hits | agreement(a, key))
+            rows.setdefault(name, []).append(against_keys(a, key))
     return pd.DataFrame({name: pd.DataFrame(each).mean() for name, each in rows.items()}).T.rename_axis("attention")
 
 

@@ -15,9 +15,11 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float
-from scipy.stats import kendalltau, rankdata
+from scipy.stats import kendalltau
 from torch import Tensor
 
+from mi_workshop.answer_key import area
+from mi_workshop.counterfactual import hooked
 from mi_workshop.models.attention_rnn import PassageModel, train
 from mi_workshop.show import Shown
 from mi_workshop.worlds.passages import Passage
@@ -55,11 +57,8 @@ def rank_agreement(
 def gradients(model: PassageModel, passages: Sequence[Passage]) -> Float[Tensor, "passage position"]:
     """|gradient × input| of the likeliest class's probability, by word, the attention weights held fixed (Jain and Wallace 2019, Algorithm 1)."""
     kept: list[Tensor] = []
-    handle = model.module.embed.register_forward_hook(lambda module, args, out: kept.append(out))
-    try:
+    with hooked(model.module, [("embed", kept.append)]):
         logits, _ = model.module(*model.tokens(passages), model.weights(passages))
-    finally:
-        handle.remove()
     embeddings = next(x for x in kept if x.requires_grad)  # the passage is read before its question
     (slope,) = torch.autograd.grad(logits.softmax(-1).amax(-1).sum(), embeddings)
     return (slope * embeddings).sum(-1).abs().detach()
@@ -267,9 +266,5 @@ def pointing(model: PassageModel, stories: Sequence[Passage]) -> pd.DataFrame:
 
 def auc(scores: Float[Tensor, "passage position"], passages: Sequence[Passage]) -> Float[np.ndarray, " passage"]:
     """How surely a word of the planted evidence scores above another word of its passage: area under the ROC curve, 0.5 by chance."""
-    out = []
-    for row, p in zip(scores, passages, strict=True):
-        n, planted = len(p.words), sorted(p.evidence)
-        ranks = rankdata(row[:n].numpy())[planted].sum() - len(planted) * (len(planted) + 1) / 2
-        out.append(ranks / (len(planted) * (n - len(planted))))
-    return np.array(out)
+    planted = [np.isin(np.arange(len(p.words)), sorted(p.evidence)) for p in passages]
+    return np.array([area(true, row[: len(true)].numpy()) for row, true in zip(scores, planted, strict=True)])

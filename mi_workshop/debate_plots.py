@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
 from mi_workshop.heat_plots import SEQUENTIAL
 from mi_workshop.plots import BLUE, GREEN, GREY, INK, ORANGE, _short, new_figure, open_frames
+from mi_workshop.saliency.plots import draw_words
 
 if TYPE_CHECKING:
     from .debate import Correlations, Pair
@@ -44,11 +44,12 @@ def draw_pair(found: Pair) -> Figure:
     """One passage twice, each word on its weight, side by side."""
     i = found.index
     passage = found.passages[i]
-    lines = _lines(passage.words)
+    lines, scale = _lines(passage.words), LinearSegmentedColormap.from_list("", SEQUENTIAL)
     figure = new_figure(13, 0.52 * len(lines) + 1.0)
     for side, ax in enumerate(figure.subplots(1, 2)):
         ax.set_title(_short(found.said(side), 60), fontsize=13, loc="left", parse_math=False)
-        _heat(ax, lines, found.weights[side][i].numpy())
+        weights = found.weights[side][i].numpy()
+        draw_words(ax, lines, weights, scale, 0, max(float(weights.max()), 1e-9), ".2f", 9.5)
     asked = "".join(f"{word} " for word in passage.question)
     said = f"{asked}  TVD {found.tvd[i]:.3f}, JSD {found.jsd[i]:.2f} (of at most 0.69)"
     figure.suptitle(said, fontsize=13, x=0.01, ha="left", parse_math=False)
@@ -62,22 +63,6 @@ def _lines(words: tuple[str, ...]) -> list[list[str]]:
             lines.append([])
         lines[-1].append(word)
     return lines
-
-
-def _heat(ax: Any, lines: list[list[str]], weights: np.ndarray) -> None:
-    scale, at = LinearSegmentedColormap.from_list("", SEQUENTIAL), 0
-    for y, line in enumerate(lines):
-        for x, word in enumerate(line):
-            weight = float(weights[at])
-            at += 1
-            colour = scale(weight / max(float(weights.max()), 1e-9))
-            ink = "white" if np.dot(colour[:3], [0.299, 0.587, 0.114]) < 0.5 else INK
-            ax.add_patch(Rectangle((x - 0.48, -y - 0.44), 0.96, 0.88, facecolor=colour, edgecolor=GREY, lw=0.6))
-            ax.text(x, 0.12 - y, _short(word, 11), ha="center", va="center", fontsize=9.5, color=ink, parse_math=False)
-            ax.text(x, -0.26 - y, f"{weight:.2f}", ha="center", va="center", fontsize=7.5, color=ink)
-    ax.set_xlim(-0.5, max(map(len, lines)) - 0.5)
-    ax.set_ylim(0.5 - len(lines), 0.5)
-    ax.set_axis_off()
 
 
 def draw_trade_off(points: pd.DataFrame) -> Figure:

@@ -11,6 +11,7 @@ from jaxtyping import UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from mi_workshop.models import ModelError
+from mi_workshop.show import either
 from mi_workshop.worlds.scenes import SIDE
 
 FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF")  # all are decoded by Pillow itself: no other program is started
@@ -48,7 +49,7 @@ def read_picture(source: str | Path | bytes, side: int | None = None) -> UInt8[n
     except Image.DecompressionBombError:
         raise too_large from None
     except UnidentifiedImageError:
-        raise ModelError(f"{name} is no picture that can be read here: give {', '.join(FORMATS[:-1])} or {FORMATS[-1]}.") from None  # fmt: skip
+        raise ModelError(f"{name} is no picture that can be read here: give {either(FORMATS)}.") from None  # fmt: skip
     except Exception as error:  # decoders raise whatever a stranger's broken file makes them
         raise ModelError(f"{name} is broken: {str(error).splitlines()[0].rstrip('.') if str(error) else type(error).__name__}.") from None  # fmt: skip
     if frames > 1:

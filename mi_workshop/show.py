@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -36,12 +37,17 @@ class Shown:
         """Write one of ``formats``, by the suffix of ``path``; returns the path. Raises ValueError for another suffix."""
         path, formats = Path(path), self.formats
         if path.suffix not in formats:
-            listed = f"{', '.join(formats[:-1])} or {formats[-1]}"
-            raise self.problem(f"This is saved as {listed}, not {path.suffix or 'without a suffix'!r}.")
+            raise self.problem(f"This is saved as {either(formats)}, not {path.suffix or 'without a suffix'!r}.")
         return write(path, self._write)
 
     def _write(self, path: Path) -> None:
         self.figure().savefig(path, dpi=160)
+
+
+def either(names: Iterable[str]) -> str:
+    """ "a, b or c", of two or more."""
+    *first, last = names
+    return f"{', '.join(first)} or {last}"
 
 
 def counted(n: int, thing: str) -> str:

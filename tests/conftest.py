@@ -22,6 +22,16 @@ def atlas_clt():
 
 
 @pytest.fixture(scope="session")
+def cnn():
+    return mi.load("scenes-cnn")
+
+
+@pytest.fixture(scope="session")
+def clip():
+    return mi.load("scenes-clip")
+
+
+@pytest.fixture(scope="session")
 def graph(atlas):
     return mi.trace(atlas, "Fact: the capital of the state containing Dallas is")
 

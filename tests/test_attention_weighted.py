@@ -23,11 +23,6 @@ EVERY = (patterns, norm_weighted, gradient_weighted, rollout)
 
 
 @pytest.fixture(scope="module")
-def clip():
-    return mi.load("scenes-clip")
-
-
-@pytest.fixture(scope="module")
 def rooms():
     torch.manual_seed(0)
     return PassageModel(AttentionRNN(len(Rooms.vocabulary), 6, width=8).eval(), Rooms())

@@ -97,6 +97,17 @@ def test_code_cells_are_short(path):
 
 
 @each
+def test_links_lead_somewhere(path):
+    """A reference that its own cell does not define is printed with its brackets."""
+    for cell in cells(path, "markdown"):
+        used, defined = (
+            re.findall(r"\]\[([a-z][\w-]*)\]", cell.source),
+            re.findall(r"^\[([\w-]+)\]: ", cell.source, re.MULTILINE),
+        )
+        assert set(used) == set(defined), cell.source
+
+
+@each
 def test_every_figure_says_in_words_what_it_shows(path):
     """JupyterLab gives image/png no alt text at all, so a picture needs an <img alt>, or a text that says it all, in text/html."""
     for output in outputs(path):

@@ -110,11 +110,6 @@ def test_models_say_how_to_get_a_picture_that_fits():
 SCENE = Scenes().sample(1, "validation")[0]
 
 
-@pytest.fixture(scope="module")
-def cnn():
-    return mi.load("scenes-cnn")
-
-
 def test_the_controls_compute_what_attribute_does(cnn):
     """A slider that changes nothing, or another map beside the score, would teach the wrong thing."""
     widget = explore(cnn, SCENE, "square", "gradient")

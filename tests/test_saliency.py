@@ -7,7 +7,6 @@ import pytest
 import torch
 from captum import attr
 
-import mi_workshop as mi
 from mi_workshop.models.attention_rnn import AttentionRNN, PassageModel
 from mi_workshop.saliency import METHODS, SaliencyError, attribute
 from mi_workshop.saliency.inputs import problem
@@ -17,16 +16,6 @@ SCENE = Scenes().sample(1, "validation")[0]
 QUERY = "a large red circle"
 PROMPT = "Fact: the capital of the state containing Dallas is"
 CLOSE = {"rtol": 1e-6, "atol": 1e-6}
-
-
-@pytest.fixture(scope="module")
-def cnn():
-    return mi.load("scenes-cnn")
-
-
-@pytest.fixture(scope="module")
-def clip():
-    return mi.load("scenes-clip")
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +35,6 @@ PARTIAL = Path(__file__).parent / ".checkpoints" / "debate.jsonl"
 def measure(name: str, seed: int, split: str) -> dict[str, Any]:
     """All experiments on one data set with models of one seed."""
     world: Passages = WORLDS[name]()
-    world.sample = lru_cache(world.sample)  # type: ignore[method-assign]  # drawn once for all models
     clock = Clock()
     guides = {"learned": "learned", "uniform": "uniform"}
     lstm = {k: train(world, seed, attention=g, progress=False) for k, g in guides.items()}

@@ -19,10 +19,10 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from mi_workshop.show import Shown
+from mi_workshop.show import Shown, either
 
 from .inputs import Problem, SaliencyError, problem
-from .methods import ADDING, DRAWING, METHODS, NO_BASELINE, either, kernel_explainer, patches
+from .methods import ADDING, DRAWING, METHODS, NO_BASELINE, kernel_explainer, patches
 
 __all__ = ["METHODS", "Attribution", "SaliencyError", "attribute"]
 

@@ -49,19 +49,19 @@ def compare_curves(
     """Insertion and deletion curves (``scores.curves``) of each method, mean over ``inputs`` [(input, target)]. Raises SaliencyError."""
     if not inputs or not methods:
         raise SaliencyError("Curves need at least one input and one method.")
-    share, tables, areas, name = np.linspace(0, 1, STEPS + 1), {}, {}, ""
+    problems = [problem(model, given, target, baseline) for given, target in inputs]
+    share, tables, areas = np.linspace(0, 1, STEPS + 1), {}, {}
     for method in methods:
         drawn, each = [], []
-        for given, target in inputs:
-            p = problem(model, given, target, baseline)
+        for p in problems:
             a = attribute(p, None, method=method, seed=seed, **(options or {}).get(method, {}))
-            found, name = curves(p, a.scores), p.model
+            found = curves(p, a.scores)
             drawn.append([np.interp(share, found.index, found[c]) for c in found])
             each.append(curve_areas(found))
         mean = np.mean(drawn, 0).T
         tables[method] = pd.DataFrame(mean, pd.Index(share, name="share"), ["insertion", "deletion"])
         areas[method] = pd.DataFrame(each).mean()
-    return Curves(tables, pd.DataFrame(areas).T.rename_axis("method"), name, len(inputs))
+    return Curves(tables, pd.DataFrame(areas).T.rename_axis("method"), problems[0].model, len(inputs))
 
 
 @dataclass(eq=False)

@@ -9,7 +9,7 @@ import numpy as np
 from .attribution import Attribution
 from .inputs import Problem
 from .keys import Key
-from .scores import agreement, curve_areas, curves, mass, pointing
+from .scores import against_keys, curve_areas, curves
 
 if TYPE_CHECKING:
     from mi_workshop.widgets.saliency_controls import Explorer, PictureUpload
@@ -43,13 +43,8 @@ def picture_upload(
 
 
 def against(p: Problem, a: Attribution, key: Key | None) -> dict[str, float]:
-    """What ``explore`` shows beside a map: ``pointing``, ``mass`` and the ranks of ``agreement`` with both keys, or without one the areas
-    of the insertion and deletion curves."""
-    if key is None:
-        return curve_areas(curves(p, a.scores))
-    masks, ranks = {name: key.true_mask(name) for name in ("model", "world")}, agreement(a, key)
-    out = {f"pointing_{name}": float(pointing(a, mask)) for name, mask in masks.items()}
-    return out | {f"mass_{name}": mass(a, mask) for name, mask in masks.items()} | {k: ranks[k] for k in ("tau", "auc")}
+    """What ``explore`` shows beside a map: what it scores against both keys, or without one the areas of the insertion and deletion curves."""
+    return against_keys(a, key) if key else curve_areas(curves(p, a.scores))
 
 
 def in_words(s: dict[str, float], key: Key | None) -> list[str]:
@@ -59,9 +54,12 @@ def in_words(s: dict[str, float], key: Key | None) -> list[str]:
             f"No answer key. Insertion {s['insertion']:.2f} (should be large), deletion {s['deletion']:.2f} (small)."
         ]
     lines = []
-    for name, about, rank in (("model", f"what changes {key.model}", "tau"), ("world", "what should matter", "auc")):
-        hit = "points at it" if s[f"pointing_{name}"] else "points elsewhere"
+    for name, end, about, rank in (
+        ("Model", "", f"what changes {key.model}", "tau"),
+        ("World", "_world", "what should matter", "auc"),
+    ):
+        hit = "points at it" if s[f"pointing{end}"] else "points elsewhere"
         said = {"tau": "rank agreement τ", "auc": "AUC"}[rank]
         ranked = "" if np.isnan(s[rank]) else f", {said} {s[rank]:.2f}"
-        lines.append(f"{name.capitalize()} key ({about}): {hit}, {s[f'mass_{name}']:.0%} of the mass inside{ranked}.")
+        lines.append(f"{name} key ({about}): {hit}, {s[f'mass{end}']:.0%} of the mass inside{ranked}.")
     return lines

@@ -133,9 +133,10 @@ def _pixels(model: Any, picture: Any, baseline: Any) -> tuple[Tensor, Tensor, np
     return x, torch.full_like(x, FILLED[name]), shown, name
 
 
+@torch.no_grad()
 def _classified(model: ImageModel, picture: Any, target: Any, baseline: Any) -> Problem:
     x, base, shown, said = _pixels(model, picture, baseline)
-    k = _class(target, model.classes, lambda: model(shown), model.name)
+    k = _class(target, model.classes, lambda: model.module(x), model.name)
     forward = Scalar(lambda pixels: model.module(pixels)[:, k], model.module)
     patterns = getattr(model.module, "image_patterns", [])
     return Problem(

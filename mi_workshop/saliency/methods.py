@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from captum.attr import (
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from mi_workshop.show import either
 from mi_workshop.worlds.scenes import SIDE
 
 from .inputs import Problem, SaliencyError
@@ -31,16 +32,13 @@ ADDING = (
     "gradient_shap",
     "kernel_shap",
 )  # their scores add up to output minus output at the baseline
+ATTENTION = ("attention", "attention_norm", "attention_gradient", "rollout", "relevance")  # made of attention weights
 UNSIGNED = (
     "gradient",
     "smoothgrad",
     "guided_backprop",
     "grad_cam",
-    "relevance",
-    "attention",
-    "attention_norm",
-    "attention_gradient",
-    "rollout",
+    *ATTENTION,
 )  # they say how much, not in which direction
 DRAWING = ("smoothgrad", "gradient_shap", "kernel_shap")  # they draw at random
 PATCH = 8  # 64ths of a picture's side: the patches that Kernel SHAP switches on and off, and that a waterfall sums over
@@ -62,11 +60,6 @@ def _mean(p: Problem, samples: int, drawn: Callable[[int], Tensor]) -> Tensor:
     most = _at_once(p)
     parts = [most] * (samples // most) + [samples % most] * bool(samples % most)
     return sum(n * drawn(n) for n in parts) / samples  # type: ignore[return-value]
-
-
-def either(names: Iterable[str]) -> str:
-    *first, last = names
-    return f"{', '.join(first)} or {last}"
 
 
 def _signed(p: Problem, each: Tensor) -> Tensor:
@@ -128,19 +121,17 @@ def _grad_cam(p: Problem, layer: str | None = None) -> Tensor:
     (Selvaraju et al. 2017). Without convolutions (one that cuts the picture into patches is none): ``attention_gradient`` of the last layer."""
     maps = {n: m for n, m in p.forward.parts.named_modules() if isinstance(m, nn.Conv2d | nn.ReLU)}
     last = max((i for i, m in enumerate(maps.values()) if _overlapping(m)), default=-1)
-    if layer is not None and last < 0:
-        last = 0
     if layer is not None and layer not in maps:
         have = f"it has {', '.join(maps)}" if maps else "it has no convolutions"
         raise SaliencyError(f"There is no layer {layer!r} of feature maps in {p.model}; {have}.")
-    if last < 0 or not p.picture:
+    if (layer is None and last < 0) or not p.picture:
         if p.patterns and not p.one_query:
             return _attention_gradient(p)
         raise SaliencyError(
             f"grad_cam needs a convolution or self-attention layer, and {p.model} has none here: choose {_fitting(p)}."
         )
-    after = list(maps)[last : last + 2]
-    chosen = maps[layer] if layer else maps[after[-1]] if isinstance(maps[after[-1]], nn.ReLU) else maps[after[0]]
+    after = list(maps.values())[last : last + 2]
+    chosen = maps[layer] if layer else after[-1] if isinstance(after[-1], nn.ReLU) else after[0]
     found = LayerGradCam(p.forward, chosen).attribute(p.x, relu_attributions=True)
     return LayerAttribution.interpolate(found, tuple(p.x.shape[-2:]), "bilinear")[0, 0]
 
@@ -282,7 +273,6 @@ METHODS: dict[str, Callable[..., Any]] = {
     "gradient_shap": _gradient_shap, "attention": _attention, "attention_norm": _attention_norm,
     "attention_gradient": _attention_gradient, "rollout": _rollout,
 }  # fmt: skip
-ATTENTION = ("attention", "attention_norm", "attention_gradient", "rollout", "relevance")  # made of attention weights
 NO_BASELINE = ("gradient", "gradient_x_input", "smoothgrad", "guided_backprop", "grad_cam", *ATTENTION)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from mi_workshop.heat_plots import DIVERGING, SEQUENTIAL
 from mi_workshop.plots import BLUE, GREY, INK, ORANGE, _short, new_figure, open_frames
@@ -55,7 +56,7 @@ def _picture(a: Attribution) -> Figure:
     figure = new_figure(6.6, 3.1)
     left, right = figure.subplots(1, 2)
     left.imshow(a.input, interpolation="nearest")
-    left.set_title(_short(f"{a.model}: {a.target}", 36), fontsize=12, loc="left", parse_math=False)
+    left.set_title(_short(f"{a.model}: {a.target}", 30), fontsize=12, loc="left", parse_math=False)
     scale, low, high = draw_heat(right, a)
     figure.colorbar(ScalarMappable(Normalize(low, high), scale), ax=right, pad=0.02, extend="both" if low else "max")
     right.set_title(a.method, fontsize=12, loc="left", parse_math=False)
@@ -68,27 +69,30 @@ def _picture(a: Attribution) -> Figure:
 def _tokens(a: Attribution) -> Figure:
     """The tokens in lines, each on its colour with its score below."""
     scale, low, high = _colours(a)
-    lines = -(-len(a.scores) // LINE)
-    figure = new_figure(1.1 * min(LINE, len(a.scores)) + 0.3, 0.75 * lines + 0.5)
+    words = list(a.input)
+    lines = [words[i : i + LINE] for i in range(0, len(words), LINE)]
+    figure = new_figure(1.1 * min(LINE, len(words)) + 0.3, 0.75 * len(lines) + 0.5)
     ax = figure.add_subplot()
-    for i, (token, score) in enumerate(zip(a.input, a.scores, strict=True)):
-        x, y = i % LINE, -(i // LINE)
-        colour = scale((score - low) / (high - low))
-        dark = np.dot(colour[:3], [0.299, 0.587, 0.114]) < 0.5
-        ax.add_patch(_box(x, y, colour))
-        ax.text(x, y + 0.12, _short(token, 11), ha="center", va="center", fontsize=12, color="white" if dark else INK, parse_math=False)  # fmt: skip
-        ax.text(x, y - 0.2, f"{score:{'' if low == 0 else '+'}.2g}".replace("-", "−"), ha="center", va="center", fontsize=9, color="white" if dark else INK)  # fmt: skip
-    ax.set_xlim(-0.5, min(LINE, len(a.scores)) - 0.5)
-    ax.set_ylim(0.5 - lines, 0.5)
-    ax.set_axis_off()
+    draw_words(ax, lines, a.scores, scale, low, high, ".2g" if low == 0 else "+.2g", 12)
     ax.set_title(_short(f"{a.method} for the {a.target} ({a.model})", 90), fontsize=12, loc="left", parse_math=False)
     return figure
 
 
-def _box(x: float, y: float, colour: Any) -> Any:
-    from matplotlib.patches import Rectangle
-
-    return Rectangle((x - 0.48, y - 0.42), 0.96, 0.84, facecolor=colour, edgecolor=GREY, lw=0.6)
+def draw_words(
+    ax: Any, lines: list[list[str]], scores: np.ndarray, scale: Any, low: float, high: float, number: str, size: float
+) -> None:
+    """Words in ``lines``, each on the colour of its score between ``low`` and ``high``, with the score below, in the format ``number``."""
+    places = [(x, -y, word) for y, line in enumerate(lines) for x, word in enumerate(line)]
+    for (x, y, word), score in zip(places, scores[: len(places)], strict=True):
+        colour = scale((score - low) / (high - low))
+        ink = "white" if np.dot(colour[:3], [0.299, 0.587, 0.114]) < 0.5 else INK
+        ax.add_patch(Rectangle((x - 0.48, y - 0.42), 0.96, 0.84, facecolor=colour, edgecolor=GREY, lw=0.6))
+        ax.text(x, y + 0.12, _short(word, 11), ha="center", va="center", fontsize=size, color=ink, parse_math=False)
+        text = f"{score:{number}}".replace("-", "−")
+        ax.text(x, y - 0.22, text, ha="center", va="center", fontsize=0.77 * size, color=ink)
+    ax.set_xlim(-0.5, max(map(len, lines)) - 0.5)
+    ax.set_ylim(0.5 - len(lines), 0.5)
+    ax.set_axis_off()
 
 
 def draw_waterfall(a: Attribution, top: int) -> Figure:

@@ -61,6 +61,15 @@ def agreement(a: Attribution, key: Key) -> dict[str, float]:
     return out | {"auc": area(key.table.matters.to_numpy(), total.to_numpy())}
 
 
+def against_keys(a: Attribution, key: Key) -> dict[str, float]:
+    """``pointing`` and ``mass`` in the model key's strongest part and (``_world``) in what should matter, and the ranks of ``agreement``."""
+    own, world = key.true_mask("model"), key.true_mask("world")
+    return {
+        "pointing": float(pointing(a, own)), "pointing_world": float(pointing(a, world)), "mass": mass(a, own),
+        "mass_world": mass(a, world), **agreement(a, key),
+    }  # fmt: skip
+
+
 @torch.no_grad()
 def curves(p: Problem, scores: np.ndarray, steps: int = STEPS) -> pd.DataFrame:
     """Insertion and deletion (Petsiuk et al. 2018): the number when the highest scores first are put into the baseline, or taken out of the
@@ -145,12 +154,9 @@ def scores(
 
 
 def scored(a: Attribution, p: Problem, key: Key, seed: int = 0, draws: int = 128) -> dict[str, float]:
-    """The scores that need nothing but the map, whoever made it: ``pointing`` and ``mass`` in the model key's strongest part and (``_world``)
-    in what should matter, those of ``agreement``, ``insertion``, ``deletion``, ``infidelity`` (of ``draws`` sets)."""
-    own, world = key.true_mask("model"), key.true_mask("world")
+    """The scores that need nothing but the map, whoever made it: those of ``against_keys``, ``insertion``, ``deletion``, ``infidelity`` (of ``draws`` sets)."""
     return {
-        "pointing": float(pointing(a, own)), "pointing_world": float(pointing(a, world)), "mass": mass(a, own),
-        "mass_world": mass(a, world), **agreement(a, key),
+        **against_keys(a, key),
         **curve_areas(curves(p, a.scores)), "infidelity": infidelity(p, a.scores, draws, seed),
     }  # fmt: skip
 

@@ -20,7 +20,8 @@ from mi_workshop.saliency.attribution import METHODS, Attribution, attribute
 from mi_workshop.saliency.explore import against, in_words
 from mi_workshop.saliency.inputs import FILLED, SaliencyError, problem
 from mi_workshop.saliency.keys import Key, answer_keys
-from mi_workshop.saliency.methods import NO_BASELINE, either
+from mi_workshop.saliency.methods import NO_BASELINE
+from mi_workshop.show import either
 from mi_workshop.widgets.view import Pictured
 from mi_workshop.worlds.scenes import SIDE, Scenes
 

@@ -177,13 +177,12 @@ key
 # Two keys in one picture. The bars are the **model key**: what changes *this model's* number, found by substituting, not by looking inside. The stars are the
 # **world key**: what *should* matter. A method is **faithful** where it agrees with the bars, **plausible** where it agrees with the stars.
 #
-# **Gradient × Input** gave *Dallas* next to nothing:
+# **Gradient × Input** has a lively row up there, but each row is scaled by its own largest number. Unscaled:
 
 # %%
 a = mi.attribute(atlas, prompt, "Austin", method="gradient_x_input")
-print(
-    f"Gradient × Input at Dallas: {a.by_part['Dallas [9]']:+.3f}. Another city instead: {key.table.effect['Dallas [9]']:.2f} on average."
-)
+print(f"Gradient × Input at Dallas: {a.by_part['Dallas [9]']:+.3f}")
+print(f"another city in its place moves the logit by {key.table.effect['Dallas [9]']:.2f} on average")
 
 # %% [markdown]
 # **Zero attribution does not mean no effect.** This model's first step rescales each embedding, so that stretching the embedding of *Dallas* changes nothing, and the
@@ -469,6 +468,7 @@ check("deaf to the question", method)
 # - Lundberg, Lee: [*A Unified Approach to Interpreting Model Predictions*][shap], 2017: SHAP
 # - Chefer and others: [*Generic Attention-model Explainability*][chefer], 2021: maps for CLIP
 # - Adebayo and others: [*Sanity Checks for Saliency Maps*][sanity], 2018
+# - Bilodeau and others: [*Impossibility Theorems for Feature Attribution*][impossible], 2024
 # - Chaszczewicz: [*Is Task-Agnostic Explainable AI a Myth?*][myth], 2023
 #
 # **Next:** [Attention](02_attention.ipynb)
@@ -478,4 +478,5 @@ check("deaf to the question", method)
 # [shap]: https://arxiv.org/abs/1705.07874
 # [chefer]: https://arxiv.org/abs/2103.15679
 # [sanity]: https://arxiv.org/abs/1810.03292
+# [impossible]: https://arxiv.org/abs/2212.11870
 # [myth]: https://arxiv.org/abs/2307.06963

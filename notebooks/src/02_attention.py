@@ -237,7 +237,7 @@ view
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## The debate
 #
-# In 2019 one paper said in its title that [attention is not explanation][jain], and another answered that [attention is not not explanation][wiegreffe].
+# In 2019 one paper said in its title that [attention is not explanation](https://arxiv.org/abs/1902.10186), and another answered that [attention is not not explanation](https://arxiv.org/abs/1908.04626).
 # Both trained models like ours, a BiLSTM with additive attention, on reviews and hospital notes. They could only compare explanations with each other.
 # On *Rooms* we know which sentence the answer follows from, so we can run their experiments and then ask the key.
 #
