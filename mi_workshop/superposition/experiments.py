@@ -110,7 +110,7 @@ class OneAxis(Shown):
 
 def one_axis(names: tuple[str, str] = ("height", "happiness"), sparsity: tuple[float, ...] = (0.0, 0.95), seed: int = 0) -> OneAxis:  # fmt: skip
     """Two features in one dimension, the second a little less important (0.9): one model for each ``sparsity``. Raises ValueError as ``train_toy`` does."""
-    return OneAxis(train_toy(2, 1, sparsity, importance=0.9, names=names, seed=seed))
+    return OneAxis(train_toy(2, 1, sparsity, importance=0.9, names=names, restarts=16, seed=seed))
 
 
 @dataclass(eq=False)
@@ -168,7 +168,7 @@ class OneNeuron(Shown):
         return plots.draw_one_neuron(self)
 
 
-def one_neuron(steps: int = 1000, seed: int = 0) -> OneNeuron:
+def one_neuron(steps: int = 600, seed: int = 0) -> OneNeuron:
     """When a neuron had better answer to two things (after Bricken et al. 2023, Towards Monosemanticity): one of four features is present, each as often, and is the answer; a
     model sees one ReLU neuron and ends in a softmax. By the formula, for a neuron that is on for k of the four: k/4 ln k + (4-k)/4 ln(4-k); the squared error is (k-1)/4 + (3-k)/4, the same
     for each k. Trained: what follows the neuron, for k = 1, 2, 3; and a model whose neuron is trained too (the best of 8 random starts)."""
@@ -179,7 +179,7 @@ def one_neuron(steps: int = 1000, seed: int = 0) -> OneNeuron:
     out = (0.1 * torch.randn(11, 1, 4, generator=generator)).requires_grad_()
     for weight in (into, bias):
         weight.register_hook(lambda gradient: gradient * (torch.arange(11) > 2)[:, None])
-    optimizer = torch.optim.Adam([into, bias, out, base], lr=0.1)
+    optimizer = torch.optim.Adam([into, bias, out, base], lr=0.2, fused=True)
     for _ in range(steps):
         h = (into + bias).relu()
         log_p = torch.log_softmax(h[..., None] * out + base, -1)  # [model, feature, answer]

@@ -114,7 +114,7 @@ class Toys(Shown):
 
 def train_toy(
     n_features: int = 5, n_hidden: int = 2, sparsity: float | Sequence[float] = 0.9, importance: float | Sequence[float] = 1.0, hidden: str = "linear",
-    names: Sequence[str] | None = None, steps: int = 800, batch: int = 256, restarts: int = 4, best: bool = True, seed: int = 0,
+    names: Sequence[str] | None = None, steps: int = 600, batch: int = 256, restarts: int = 4, best: bool = True, seed: int = 0,
 ) -> Toys:  # fmt: skip
     """Train one model for each ``sparsity`` (0 to below 1), all at once. ``importance``: the factor from one feature to the next, or one number for each feature.
 
@@ -176,10 +176,10 @@ def _loss(W: Tensor, b: Tensor, sparsity: Tensor, importance: Tensor, hidden: st
 def _train(draw: Callable[[], tuple[Tensor, Tensor]], start: Tensor, importance: Tensor, hidden: str, steps: int) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """From W = ``start``; inputs [model, feature, row] and what each row counts come from ``draw``. W [model, feature, hidden], b [model, feature], and W's snapshots."""
     W, b = start.clone().requires_grad_(), torch.zeros(start.shape[:2], requires_grad=True)
-    optimizer = torch.optim.Adam([W, b])
+    optimizer = torch.optim.Adam([W, b], fused=True)
     kept, moments = [start.clone()], np.linspace(0, steps, SNAPSHOTS + 1).astype(int)[1:]
     for step in range(1, steps + 1):
-        optimizer.param_groups[0]["lr"] = 2e-2 * (1 - step / steps) + 1e-4
+        optimizer.param_groups[0]["lr"] = 3e-2 * (1 - step / steps) + 1e-4
         x, counts = draw()
         error = importance[..., None] * (x - _read(x, W, b, hidden)) ** 2
         optimizer.zero_grad()
