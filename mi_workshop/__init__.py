@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from mi_workshop import counterfactual as counterfactual
     from mi_workshop import dictionary as dictionary
     from mi_workshop import saliency as saliency
+    from mi_workshop import superposition as superposition
     from mi_workshop import worlds as worlds
     from mi_workshop.circuits.ablate import ablate as ablate
     from mi_workshop.circuits.compare import compare as compare
@@ -63,6 +64,7 @@ __all__ = [
     "names",
     "read_picture",
     "saliency",
+    "superposition",
     "swap",
     "trace",
     "tuned_lens",
@@ -71,7 +73,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("attention", "counterfactual", "dictionary", "saliency", "worlds"):
+    if name in ("attention", "counterfactual", "dictionary", "saliency", "superposition", "worlds"):
         return import_module(f"mi_workshop.{name}")
     if name in _HOME:
         return getattr(import_module(f"mi_workshop.{_HOME[name]}"), name)

@@ -156,6 +156,12 @@ def test_diagnoses():
         ("deaf to the question", "relevance"): "changes more",
         ("a head that looks in vain", (3, 2)): "hangs on it",
         ("a head that looks in vain", (0, 0)): "less than 0.9",
+        ("room for five", 0.5): "fewer than five",
+        ("room for five", 0.99): "finds room as well",
+        ("room for five", 90): "the chance that a feature is absent",
+        ("six for one neuron", 2): "Two was best of four",
+        ("six for one neuron", 4): "change their names",
+        ("six for one neuron", 0): "always says the same",
     }
     for (name, value), part in diagnosed.items():
         assert part in repr(check(name, value)), (name, value)

@@ -10,6 +10,7 @@ from . import (
     patching,
     saliency_maps,
     start_here,
+    superposition_exercises,
 )
 from .exercises import check, find, hint, solution
 
@@ -27,4 +28,5 @@ __all__ = [
     "saliency_maps",
     "solution",
     "start_here",
+    "superposition_exercises",
 ]
