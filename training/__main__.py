@@ -226,8 +226,9 @@ def main() -> None:
     recipe = shipped if args.seed is None else replace(shipped, seed=args.seed)
     if recipe != shipped and args.out == WEIGHTS:
         parser.error("--seed needs --out: another seed must not replace the weights that ship")
-    folder, kinds = args.out / recipe.name, ("plt", "clt") if recipe == shipped and recipe.cross_layer else ("plt",)
-    kinds = kinds if recipe.transcoders else ()
+    folder, kinds = args.out / recipe.name, ["plt"] if recipe.transcoders else []
+    if recipe == shipped and recipe.cross_layer:
+        kinds.append("clt")
     stages = [args.only] if args.only else ["model", *kinds, "features", "card"]
     if "model" in stages:
         save_model(train_model(recipe, world, args.out / ".checkpoints"), recipe, world, folder)
