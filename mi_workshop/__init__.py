@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mi_workshop import attention as attention
     from mi_workshop import counterfactual as counterfactual
+    from mi_workshop import dictionary as dictionary
     from mi_workshop import saliency as saliency
     from mi_workshop import worlds as worlds
     from mi_workshop.circuits.ablate import ablate as ablate
@@ -52,6 +53,7 @@ __all__ = [
     "compare",
     "counterfactual",
     "Model",
+    "dictionary",
     "direct_logit_attribution",
     "doctor",
     "feature",
@@ -69,7 +71,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("attention", "counterfactual", "saliency", "worlds"):
+    if name in ("attention", "counterfactual", "dictionary", "saliency", "worlds"):
         return import_module(f"mi_workshop.{name}")
     if name in _HOME:
         return getattr(import_module(f"mi_workshop.{_HOME[name]}"), name)

@@ -1,0 +1,51 @@
+"""What a dictionary is trained on and judged by: a model's activations at one hook, at every token of its training text."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from scipy.sparse import csc_array
+from torch import Tensor
+
+from mi_workshop.circuits.corpus import training_text
+from mi_workshop.dictionary.core import DictionaryError, SparseDictionary
+from mi_workshop.models import Model, network
+
+
+@lru_cache(maxsize=8)
+@torch.no_grad()
+def activations(model: Model, hook: str) -> Float[Tensor, "token d"]:
+    """Activations at ``hook`` for every token of the training text, in the order of ``circuits.corpus.training_text`` (<bos> left out), remembered.
+
+    Raises DictionaryError for a hook that the model does not have, ModelError for a model whose training text is not known.
+    """
+    net, found = network(model), []
+    if hook not in net.hook_dict:
+        near = ", ".join(h for h in net.hook_dict if h.endswith(hook.rsplit(".", 1)[-1]))
+        raise DictionaryError(
+            f"{model.name} has no hook {hook!r}; {f'there are {near}' if near else 'see model.replacement.hook_dict'}."
+        )
+
+    def read(x: Tensor, hook: Any) -> None:
+        found.append(x[:, 1:].flatten(0, 1).flatten(1).float().cpu())
+
+    for group in training_text(model).tokens:
+        for tokens in torch.from_numpy(group).split(256):
+            net.run_with_hooks(
+                tokens.to(model.device), fwd_hooks=[(hook, read)], stop_at_layer=int(hook.split(".")[1]) + 1
+            )
+    return torch.cat(found)
+
+
+@lru_cache(maxsize=16)
+@torch.no_grad()
+def firings(model: Model, dictionary: SparseDictionary) -> csc_array:
+    """Activation of each feature at every token of the training text [token, feature], remembered. Raises DictionaryError for another model's."""
+    if dictionary.model != model.name:
+        raise DictionaryError(
+            f"This dictionary was trained on {dictionary.model or 'an unnamed model'}, and the model is {model.name}: load that one."
+        )
+    return csc_array(dictionary.encode(activations(model, dictionary.reads)).numpy())
