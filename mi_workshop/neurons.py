@@ -100,8 +100,9 @@ def _inputs(model: Model, layer: int, inputs: str) -> tuple[np.ndarray, csr_arra
 def explained(values: Float[np.ndarray, "input unit"], holds: csr_array, n: int) -> pd.DataFrame:
     """For each unit the concept that holds at most of its ``n`` strongest firings (inputs with a positive activation).
 
-    Columns ``concept`` (column of ``holds``), ``share`` of these firings, ``base`` (share of all inputs), ``fires`` (how many there were) and
-    ``interpretable``: ``share`` ≥ ``EXPLAINED``, and fewer than ``CHANCE`` concepts of such a base would do so at inputs drawn at random.
+    Columns ``concept`` (column of ``holds``), ``share`` of these firings, ``precision`` (share of all its firings, weak ones too), ``base``
+    (share of all inputs), ``fires`` (how many of the ``n`` there were) and ``interpretable``: ``share`` ≥ ``EXPLAINED``, and fewer than
+    ``CHANCE`` concepts of such a base would do so at inputs drawn at random.
     """
     top = np.argpartition(-values, n, axis=0)[:n] if n < len(values) else np.argsort(-values, axis=0)
     unit = np.broadcast_to(np.arange(values.shape[1]), top.shape)
@@ -113,9 +114,13 @@ def explained(values: Float[np.ndarray, "input unit"], holds: csr_array, n: int)
     luck = {k: binom.sf(np.ceil(EXPLAINED * k - 1e-9) - 1, k, base) * len(base) for k in np.unique(count)}
     share[np.array([luck[k] >= CHANCE for k in count])] = 0
     best = np.where(share >= share.max(1, keepdims=True) - 1e-6, base, np.inf).argmin(1)  # of equals the rarest
-    highest = share[np.arange(len(best)), best]
+    highest, firing = share[np.arange(len(best)), best], values > 0
+    precision = (firing * holds[:, best].toarray()).sum(0) / np.maximum(firing.sum(0), 1)
     return pd.DataFrame(
-        {"concept": best, "share": highest, "base": base[best], "fires": count, "interpretable": highest >= EXPLAINED - 1e-6}
+        {
+            "concept": best, "share": highest, "precision": precision, "base": base[best], "fires": count,
+            "interpretable": highest >= EXPLAINED - 1e-6,
+        }
     )  # fmt: skip
 
 

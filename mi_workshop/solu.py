@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import gelu, layer_norm
 
+from mi_workshop import results
 from mi_workshop.plots import BLUE, GREEN, GREY, INK, ORANGE, new_figure, open_frames
 from mi_workshop.show import Shown
 
@@ -87,3 +88,55 @@ def explore(x: Sequence[float] = (4, 1, 4, 1)) -> Any:
     from mi_workshop.widgets.solu_controls import SoluExplorer
 
     return SoluExplorer(x)
+
+
+@dataclass(frozen=True, eq=False)
+class Sizes(Shown):
+    """The recipe of ``atlas`` in several sizes, with SoLU and with GeLU (ReLU at full size): ``loss`` and ``shares`` of
+    ``results.read("solu")``, the latter after the LayerNorm, on distinct inputs; and what follows by the rule decided beforehand."""
+
+    loss: pd.DataFrame
+    shares: pd.DataFrame
+    verdict: str
+
+    def words(self) -> str:
+        def both(column: pd.Series[float], how: str) -> str:
+            means = column.groupby(level=[0, 1]).mean().unstack()[["solu_ln", "gelu"]].dropna()
+            said = [f"at d_model {d} SoLU {a:{how}}, GeLU {b:{how}}" for d, (a, b) in zip(means.index, means.to_numpy(), strict=True)]  # fmt: skip
+            return "; ".join(said)
+
+        return (
+            f"Loss of the text in nats: {both(self.loss['text'], '.3f')}. Interpretable neurons: {both(self.shares['share'], '.0%')}; random "
+            f"directions: {both(self.shares['random directions'], '.0%')}. By the rule decided beforehand: {self.verdict}."
+        )
+
+    def figure(self) -> Any:
+        """Every model a mark, the means of a size joined."""
+        figure = new_figure(12, 4.2)
+        axes = figure.subplots(1, 3)
+        columns = (self.loss["text"], self.shares["share"], self.shares["random directions"])
+        titles = ("loss of the text (nats)", "interpretable neurons", "random directions that pass")
+        marks = {"solu_ln": ("SoLU", "o", 0.97), "gelu": ("GeLU", "s", 1.0), "relu": ("ReLU", "^", 1.03)}
+        for ax, column, title in zip(axes, columns, titles, strict=True):
+            for act, (name, mark, nudge) in marks.items():
+                rows, (colour, line) = column.xs(act, level="activation"), LOOKS[name]
+                ax.plot(rows.index.get_level_values(0) * nudge, rows, mark, color=colour, mec=INK, ms=9, label=name)
+                mean = rows.groupby(level=0).mean()
+                ax.plot(mean.index * nudge, mean, line, color=colour, lw=1.6)
+            ax.set_xscale("log")
+            ax.set_xticks(ticks := sorted(self.loss.index.unique(0)), ticks, fontsize=12)
+            ax.minorticks_off()
+            ax.set_xlabel("d_model", fontsize=12)
+            ax.set_title(title, fontsize=13, loc="left")
+        axes[0].legend(fontsize=12, frameon=False)
+        axes[1].sharey(axes[2])
+        axes[1].set_ylim(0, 1)
+        open_frames(*axes)
+        return figure
+
+
+def sizes() -> Sizes:
+    """Does SoLU cost anything, and can its neurons be explained better? The stored comparison; ``python -m training.solu`` makes it again."""
+    stored = results.read("solu")
+    shares = stored["shares"].xs(("post", "distinct inputs"), level=("stage", "inputs"))
+    return Sizes(stored["loss"], shares, str(stored.provenance["verdict"]))

@@ -9,6 +9,7 @@ from . import (
     logit_lens,
     patching,
     saliency_maps,
+    solu_exercises,
     start_here,
 )
 from .exercises import check, find, hint, solution
@@ -25,6 +26,7 @@ __all__ = [
     "logit_lens",
     "patching",
     "saliency_maps",
+    "solu_exercises",
     "solution",
     "start_here",
 ]
