@@ -82,6 +82,7 @@ def firings(model: Model, stage: str = "post") -> list[np.ndarray]:
     return [torch.cat(parts).numpy()[first] for parts in found]
 
 
+@lru_cache(maxsize=16)
 def _inputs(model: Model, layer: int, inputs: str) -> tuple[np.ndarray, csr_array]:
     """The inputs of a layer's MLP, as rows of ``firings``, and at which share of their tokens each concept holds [input, concept].
 
@@ -104,11 +105,13 @@ def explained(values: Float[np.ndarray, "input unit"], holds: csr_array, n: int)
     (share of all inputs), ``fires`` (how many of the ``n`` there were) and ``interpretable``: ``share`` ≥ ``EXPLAINED``, and fewer than
     ``CHANCE`` concepts of such a base would do so at inputs drawn at random.
     """
-    top = np.argpartition(-values, n, axis=0)[:n] if n < len(values) else np.argsort(-values, axis=0)
-    unit = np.broadcast_to(np.arange(values.shape[1]), top.shape)
-    fires = np.take_along_axis(values, top, 0) > 0
+    strength, found = torch.from_numpy(np.ascontiguousarray(values.T)).topk(
+        min(n, len(values)), sorted=False
+    )  # [unit, n]
+    top, fires = found.numpy(), (strength > 0).numpy()
+    unit = np.broadcast_to(np.arange(values.shape[1])[:, None], top.shape)
     strongest = csr_array((np.ones(fires.sum()), (unit[fires], top[fires])), shape=values.shape[::-1])
-    count = fires.sum(0)
+    count = fires.sum(1)
     share = (strongest @ holds).toarray() / np.maximum(count, 1)[:, None]
     base = np.asarray(holds.mean(0)).ravel()
     luck = {k: binom.sf(np.ceil(EXPLAINED * k - 1e-9) - 1, k, base) * len(base) for k in np.unique(count)}
@@ -246,9 +249,10 @@ def low_activations(model: Model) -> LowActivations:
     for (stage, layer), found in interpretable_neurons(model).neurons.groupby(level=[0, 1], sort=False):
         index, holds = _inputs(model, layer, "distinct inputs")
         x, kept = firings(model, stage)[layer][index], found[found["interpretable"]]
-        for neuron, concept in zip(kept.index.get_level_values(2), kept["concept"], strict=True):
+        where = holds[:, kept["concept"].to_numpy()].toarray().T
+        for neuron, true in zip(kept.index.get_level_values(2), where, strict=True):
             values = x[:, neuron] / x[:, neuron].max()
-            true, of = holds[:, [concept]].toarray()[:, 0], np.digitize(values, BINS[1:-1])
+            of = np.digitize(values, BINS[1:-1])
             for i, name in enumerate(ranges):
                 here = (of == i) & (values > 0)
                 precision = true[here].mean() if here.any() else np.nan

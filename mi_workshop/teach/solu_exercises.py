@@ -24,6 +24,11 @@ def _neurons() -> Any:
     return interpretable_neurons(mi.load("atlas-solu")).neurons.loc["post"]
 
 
+def _row(at: Any) -> Any:
+    layer, neuron = at
+    return _neurons().loc[(int(layer), int(neuron))]
+
+
 add(
     Exercise(
         name="shout it down",
@@ -53,7 +58,7 @@ add(
         minutes=8,
         difficulty="takes some thought",
         statement=(
-            "`neurons.interpretable_neurons(model).neurons` has one row per neuron: its top `hypothesis`, the `share` of its ten strongest firings at which that holds, "
+            "`neurons.interpretable_neurons(solu_model).neurons` has one row per neuron: its top `hypothesis`, the `share` of its ten strongest firings at which that holds, "
             "and the `precision`: at which share of *all* its firings it holds. Find a neuron after the LayerNorm (stage `post`) that is counted as interpretable "
             "and whose hypothesis holds at less than a tenth of all its firings. Put `(layer, neuron)` into `illusion`."
         ),
@@ -62,16 +67,16 @@ add(
             'each.loc["post"] has the rows after the LayerNorm, indexed by layer and neuron.',
             "each[each.interpretable & (each.precision < 0.1)] keeps the rows asked for.",
         ),
-        right=lambda at: bool((row := _neurons().loc[tuple(at)])["interpretable"]) and row["precision"] < 0.1,
+        right=lambda at: bool((row := _row(at))["interpretable"]) and row["precision"] < 0.1,
         wrong=(
             (lambda at: len(at) != 2, "Two numbers are asked for: (layer, neuron)."),
-            (lambda at: tuple(at) not in _neurons().index, "There is no such neuron: layers 0 to 3, neurons 0 to 255."),
-            (lambda at: not _neurons().loc[tuple(at)]["interpretable"], "That neuron is not counted as interpretable."),
-            (lambda at: _neurons().loc[tuple(at)]["precision"] >= 0.1, "Its hypothesis holds at a tenth of its firings or more."),
+            (lambda at: (int(at[0]), int(at[1])) not in _neurons().index, "There is no such neuron: layers 0 to 3, neurons 0 to 255."),
+            (lambda at: not _row(at)["interpretable"], "That neuron is not counted as interpretable."),
+            (lambda at: _row(at)["precision"] >= 0.1, "Its hypothesis holds at a tenth of its firings or more."),
         ),
         why="The criterion looks at the top alone. Most of the times that this neuron fires, its hypothesis is false; whatever it says then was never looked at.",
         solution=(
-            'each = neurons.interpretable_neurons(model).neurons.loc["post"]\n'
+            'each = neurons.interpretable_neurons(solu_model).neurons.loc["post"]\n'
             "illusion = each[each.interpretable & (each.precision < 0.1)].index[0]"
         ),
     ),
