@@ -53,6 +53,7 @@ def test_sliders_show_what_they_are_set_to():
     view = solu.explore((4, 1, 4, 1))
     before = view.describe()
     view.sliders[1].value = 6
+    assert solu.explore((4, 9)).units.x == (4, 9), "a value beyond the slider must not be cut off silently"
     assert view.units.x == (4, 6, 4, 1) and view.describe() != before
     assert isinstance(view, ipywidgets.VBox) and "SoLU" in view.describe()
     with pytest.raises(ValueError, match="2 to 6"):

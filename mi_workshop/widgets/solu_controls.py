@@ -24,7 +24,7 @@ class SoluExplorer(Pictured, w.VBox):
         if not 2 <= len(x) <= 6:
             raise ValueError(f"A layer of 2 to 6 neurons is shown, not of {len(x)}.")
         self.sliders = [
-            w.FloatSlider(value=float(v), min=-4, max=8, step=0.1, description=f"neuron {i + 1}", continuous_update=False, style=STYLE)
+            w.FloatSlider(value=float(v), min=min(-4, v), max=max(8, v), step=0.1, description=f"neuron {i + 1}", continuous_update=False, style=STYLE)
             for i, v in enumerate(x)
         ]  # fmt: skip
         self._map, self._said = w.HTML(), w.HTML()
