@@ -277,3 +277,10 @@ def superlinearity(model: Model, times: float = 1.1) -> pd.DataFrame:
             out[stage].append(((grown / strongest)[kept].log() / np.log(times)).numpy())
     quartiles = {stage: np.quantile(np.concatenate(parts), [0.5, 0.25, 0.75]) for stage, parts in out.items()}
     return pd.DataFrame.from_dict(quartiles, orient="index", columns=["median", "lower quartile", "upper quartile"])
+
+
+def sparsity(model: Model, stage: str = "post") -> float:
+    """Share of a layer's squared activation that is in its strongest neuron: the mean over layers and distinct beginnings of sentences at which any
+    neuron is active. 1 is one neuron alone, 1 / d_mlp all alike."""
+    squares = [x.astype(float) ** 2 for x in firings(model, stage)]
+    return float(np.mean([(x.max(1)[on] / x.sum(1)[on]).mean() for x in squares if (on := x.any(1)).any()]))

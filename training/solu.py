@@ -15,6 +15,9 @@ Decided before any model with SoLU or GeLU was measured:
   (binomial, neurons taken as independent); it lowers it if the same holds with the sign turned; otherwise it is not shown.
 - Information in small activations: share of one-hop and located sentences of the training text that are answered rightly when in each layer and
   at each token only the k strongest neurons (by absolute value) are kept, the others set to 0; of SoLU before, and also after its LayerNorm.
+
+Added when GeLU at full size had been seen: the same with the others set to their mean (strongest: farthest from it), since GeLU's idle neurons are
+not at 0, and 200 of them taken away together are another intervention than under ReLU or SoLU.
 """
 
 from __future__ import annotations
@@ -44,6 +47,7 @@ from mi_workshop.neurons import (
     superlinearity,
 )
 from mi_workshop.results import store
+from mi_workshop.show import counted
 from mi_workshop.worlds import Atlas
 from training.__main__ import Batches, language_loss, save_model, train_model
 from training.evaluate import last_logits, right
@@ -58,7 +62,7 @@ TABLES = {  # index and columns after d_model, activation, seed
     "layers": (["stage", "layer"], ["share"]),
     "power": (["stage"], ["median", "lower quartile", "upper quartile"]),
     "low": (["stage", "activation of strongest"], ["holds", "inputs", "size"]),
-    "kept": (["stage", "k"], ["right"]),
+    "kept": (["stage", "rest", "k"], ["right"]),
 }
 RUNS = [f"{d}-{act}-{seed}" for seed in (0, 1) for d in (128, 64, 32) for act in ("solu_ln", "gelu")]
 
@@ -96,13 +100,14 @@ def losses(model: Model) -> dict[str, float]:
     }  # fmt: skip
 
 
-def kept(model: Model, stage: str, k: int) -> float:
-    """Share of right answers with only the ``k`` strongest neurons of each layer at each token."""
+def kept(model: Model, stage: str, k: int, rest: str) -> float:
+    """Share of right answers with only the ``k`` strongest neurons of each layer at each token, the ``rest`` at 0 or at their "mean"."""
     assert model.world is not None
+    means = [torch.from_numpy(x.mean(0) * (rest == "mean")) for x in firings(model, stage)]
 
     def only(x: Tensor, hook: Any) -> Tensor:
-        least = x.abs().topk(k).values[..., -1:]
-        return x * (x.abs() >= least)
+        size = (x - (mean := means[hook.layer()])).abs()
+        return torch.where(size >= size.topk(k).values[..., -1:], x, mean)
 
     known = [s for s in model.world.facts if s.kind in ("one_hop", "located") and s.stratum is None]
     hooks = [(hook_name(model, layer, stage), only) for layer in range(model.replacement.cfg.n_layers)]
@@ -124,7 +129,10 @@ def measured(run: str) -> dict[str, Any]:
             "layers": [[*key, *i, share] for i, share in layers.items()],
             "power": [[*key, i, *row] for i, row in zip(stages(model), superlinearity(model).to_numpy().tolist(), strict=True)],
             "low": [[*key, *i, *row] for i, row in low_activations(model).table.iterrows()],
-            "kept": [[*key, stage, k, kept(model, stage, k)] for stage in stages(model) for k in sorted({1, 2, 4, 8, width})],
+            "kept": [
+                [*key, stage, rest, k, kept(model, stage, k, rest)]
+                for stage in stages(model) for rest in ("0", "mean") for k in (1, 2, 4, 8, width)
+            ],
         }  # fmt: skip
         write_text(path, json.dumps(rows))
         for remembered in (firings, interpretable_neurons):
@@ -140,10 +148,11 @@ def verdict(shares: pd.DataFrame) -> str:
     gap = a.loc[both, "share"] - b.loc[both, "share"]
     error = np.hypot(a.loc[both, "se"], b.loc[both, "se"])
     full = both.get_level_values(0) == max(SIZES)
+    of = f"{counted(len(both), 'pair')} of models, d_model {', '.join(map(str, sorted(both.unique(0))))}"
     for sign, word in ((1, "raises"), (-1, "lowers")):
         if (sign * gap > 0).all() and (sign * gap > 2 * error)[full].all():
-            return f"SoLU {word} the share"
-    return "that SoLU raises or lowers the share is not shown"
+            return f"SoLU {word} the share ({of})"
+    return f"that SoLU raises or lowers the share is not shown ({of})"
 
 
 def main() -> None:
@@ -164,7 +173,7 @@ def main() -> None:
             [row for part in parts for row in part[name]], columns=["d_model", "activation", "seed", *index, *columns]
         )
         tables[name] = rows.set_index(["d_model", "activation", "seed", *index]).sort_index(sort_remaining=False)
-    store("solu", tables, "python -m training.solu", time.perf_counter() - start, models=len(parts), verdict=verdict(tables["shares"]))  # fmt: skip
+    store("solu", tables, "python -m training.solu", time.perf_counter() - start, models=f"{len(parts)}, trained before these seconds", verdict=verdict(tables["shares"]))  # fmt: skip
 
 
 if __name__ == "__main__":
