@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import mi_workshop as mi
+from mi_workshop import neurons
 from mi_workshop.models.attention_rnn import train
 from mi_workshop.teach import check, find, hint, solution
 from mi_workshop.teach.exercises import EXERCISES, Exercise, Feedback
@@ -95,6 +96,8 @@ def names(atlas, graph):
     return {
         "mi": mi,
         "model": atlas,
+        "neurons": neurons,
+        "solu_model": mi.load("atlas-solu"),
         "prompt": graph.prompt,
         "graph": graph,
         "own": graph,
@@ -119,6 +122,12 @@ def test_the_solution_is_right(name, names):
 
 def test_diagnoses():
     diagnosed = {
+        ("shout it down", (5, 9, 0, 0)): "must keep",
+        ("shout it down", (4, 9)): "four neurons",
+        ("shout it down", (4, 4, 4, 4)): "only share",
+        ("shout it down", (4, 5, 0, 0)): "more than 0.1",
+        ("explained, is it?", (4, 0)): "no such neuron",
+        ("explained, is it?", 7): "is not it",
         ("the missing step", "Tallahassee"): "end of the second step",
         ("the missing step", "Miami"): "where the first step starts",
         ("the missing step", "Ohio"): "another place",

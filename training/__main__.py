@@ -44,7 +44,7 @@ def make_config(recipe: Recipe, world: Atlas) -> HookedTransformerConfig:
     return HookedTransformerConfig(
         model_name=recipe.name, n_layers=recipe.n_layers, d_model=recipe.d_model, n_ctx=world.max_tokens,
         n_heads=recipe.n_heads, d_head=recipe.d_model // recipe.n_heads, d_mlp=recipe.d_mlp, d_vocab=len(world.vocabulary),
-        act_fn="relu", normalization_type="RMSPre", positional_embedding_type="rotary", rotary_dim=recipe.d_model // recipe.n_heads,
+        act_fn=recipe.act_fn, normalization_type="RMSPre", positional_embedding_type="rotary", rotary_dim=recipe.d_model // recipe.n_heads,
         seed=recipe.seed, device="cpu",
     )  # fmt: skip
 
@@ -192,6 +192,8 @@ def save_model(model: HookedTransformer, recipe: Recipe, world: Atlas, folder: P
         for k, v in config.items()
         if isinstance(v, int | float | str | bool | list) and k not in ("tokenizer_name", "device")
     }
+    if not recipe.transcoders:
+        kept["transcoders"] = False
     write_text(folder / "config.json", json.dumps(kept, indent=1))
     make_tokenizer(world).backend_tokenizer.save(str(folder / "tokenizer.json"))
     skip = ("mask", "IGNORE", "rotary_sin", "rotary_cos")
@@ -224,7 +226,9 @@ def main() -> None:
     recipe = shipped if args.seed is None else replace(shipped, seed=args.seed)
     if recipe != shipped and args.out == WEIGHTS:
         parser.error("--seed needs --out: another seed must not replace the weights that ship")
-    folder, kinds = args.out / recipe.name, ("plt", "clt") if recipe == shipped and recipe.cross_layer else ("plt",)
+    folder, kinds = args.out / recipe.name, ["plt"] if recipe.transcoders else []
+    if recipe == shipped and recipe.cross_layer:
+        kinds.append("clt")
     stages = [args.only] if args.only else ["model", *kinds, "features", "card"]
     if "model" in stages:
         save_model(train_model(recipe, world, args.out / ".checkpoints"), recipe, world, folder)

@@ -56,6 +56,52 @@ def _share(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
 
 
+def _transcoders(kinds: dict[str, dict[str, Any]], n_layers: int) -> list[str]:
+    """The card's lines about transcoders and swaps."""
+    plt = kinds["per-layer"]
+    return [
+        "## Transcoders",
+        "",
+        "Unexplained share of MLP output variance (distinct inputs: where they are few, a lookup table would do as well).",
+        "",
+        f"| token | layer | {' | '.join(kinds)} | distinct inputs |",
+        "|---|---|" + "---|" * (len(kinds) + 1),
+        *(
+            f"| {token} | {layer} | "
+            + " | ".join(_share(f["unexplained"][token][layer]["fvu"]) for f in kinds.values())
+            + f" | {plt['unexplained'][token][layer]['distinct_inputs']} |"
+            for token in plt["unexplained"]
+            for layer in range(n_layers)
+        ),
+        "",
+        "Held-out questions with every MLP replaced at once (no error terms, attention recomputed):",
+        "",
+        "| MLPs | right | KL from intact (nats) |",
+        "|---|---|---|",
+        f"| intact | {plt['all_replaced']['intact']['accuracy']:.1%} | 0 |",
+        *(
+            f"| {name} transcoders | {f['all_replaced']['replaced']['accuracy']:.1%} | {f['all_replaced']['replaced']['kl']:.3f} |"
+            for name, f in kinds.items()
+        ),
+        f"| mean-ablated | {plt['all_replaced']['mean-ablated']['accuracy']:.1%} | {plt['all_replaced']['mean-ablated']['kl']:.3f} |",
+        "",
+        "## Swaps of one state for another",
+        "",
+        "Held-out cities on both sides, capital question, attention frozen; *free*: not frozen. Random: matched sets of other "
+        f"features, {RANDOM_PER_PAIR} for each pair. Pairs: how many ordered pairs of states were run, evenly spread.",
+        "",
+        "| transcoders | form | exact capital | free | same place keeps | third place's own | random: flips | random: expected | nothing (max logit) | pairs |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+        *(
+            f"| {kind} | {at} | {r['exact']:.1%} | {r['exact_free']:.1%} | {r['same_place_kept']:.1%} | {r['third_place']:.1%} | "
+            f"{r['random_flips']:.1%} | {r['random_expected']:.1%} | {r['nothing']:.0e} | {r['pairs']} |"
+            for kind, f in kinds.items()
+            for at, r in f["swaps"].items()
+        ),
+        "",
+    ]
+
+
 def card(recipe: Recipe, stored: dict[str, Any], seeds: list[dict[str, Any]]) -> str:
     split = "test" if "test" in stored else "validation"
     kinds = {NAMES[kind]: f for kind, f in stored[split].items()}
@@ -87,45 +133,7 @@ def card(recipe: Recipe, stored: dict[str, Any], seeds: list[dict[str, Any]]) ->
         f"Induction: loss {plt['induction']['first']:.2f} nats on a random passage, {plt['induction']['second']:.2f} on its repetition.",
         *(section(recipe.name, plt["special"]) if "special" in plt else []),
         "",
-        "## Transcoders",
-        "",
-        "Unexplained share of MLP output variance (distinct inputs: where they are few, a lookup table would do as well).",
-        "",
-        f"| token | layer | {' | '.join(kinds)} | distinct inputs |",
-        "|---|---|" + "---|" * (len(kinds) + 1),
-        *(
-            f"| {token} | {layer} | "
-            + " | ".join(_share(f["unexplained"][token][layer]["fvu"]) for f in kinds.values())
-            + f" | {plt['unexplained'][token][layer]['distinct_inputs']} |"
-            for token in plt["unexplained"]
-            for layer in range(recipe.n_layers)
-        ),
-        "",
-        "Held-out questions with every MLP replaced at once (no error terms, attention recomputed):",
-        "",
-        "| MLPs | right | KL from intact (nats) |",
-        "|---|---|---|",
-        f"| intact | {plt['all_replaced']['intact']['accuracy']:.1%} | 0 |",
-        *(
-            f"| {name} transcoders | {f['all_replaced']['replaced']['accuracy']:.1%} | {f['all_replaced']['replaced']['kl']:.3f} |"
-            for name, f in kinds.items()
-        ),
-        f"| mean-ablated | {plt['all_replaced']['mean-ablated']['accuracy']:.1%} | {plt['all_replaced']['mean-ablated']['kl']:.3f} |",
-        "",
-        "## Swaps of one state for another",
-        "",
-        "Held-out cities on both sides, capital question, attention frozen; *free*: not frozen. Random: matched sets of other "
-        f"features, {RANDOM_PER_PAIR} for each pair. Pairs: how many ordered pairs of states were run, evenly spread.",
-        "",
-        "| transcoders | form | exact capital | free | same place keeps | third place's own | random: flips | random: expected | nothing (max logit) | pairs |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-        *(
-            f"| {kind} | {at} | {r['exact']:.1%} | {r['exact_free']:.1%} | {r['same_place_kept']:.1%} | {r['third_place']:.1%} | "
-            f"{r['random_flips']:.1%} | {r['random_expected']:.1%} | {r['nothing']:.0e} | {r['pairs']} |"
-            for kind, f in kinds.items()
-            for at, r in f["swaps"].items()
-        ),
-        "",
+        *(_transcoders(kinds, recipe.n_layers) if recipe.transcoders else ["It has no transcoders.", ""]),
         "## Where the state is",
         "",
         "Residual stream after one layer patched from another state's question: share of answers that follow.",

@@ -262,11 +262,12 @@ def where_it_arises(model: Model, split: str, shift: int = 7) -> dict[str, list[
 
 
 def figures(model: Model, split: str, swap_every: int = 1) -> dict[str, Any]:
-    return {
-        "accuracy": accuracies(model, split),
-        "induction": induction(model),
-        "unexplained": unexplained(model, split),
-        "all_replaced": all_replaced(model, split),
-        "swaps": swaps(model, split, every=swap_every),
-        "where": where_it_arises(model, split),
-    } | ({"special": SPECIAL[model.name][0](model, split)} if model.name in SPECIAL else {})
+    out: dict[str, Any] = {"accuracy": accuracies(model, split), "induction": induction(model)}
+    if model.transcoders:
+        out["unexplained"] = unexplained(model, split)
+        out["all_replaced"] = all_replaced(model, split)
+        out["swaps"] = swaps(model, split, every=swap_every)
+    out["where"] = where_it_arises(model, split)
+    if model.name in SPECIAL:
+        out["special"] = SPECIAL[model.name][0](model, split)
+    return out

@@ -22,6 +22,7 @@ class Recipe:
     d_model: int = 128
     n_heads: int = 4
     d_mlp: int = 256
+    act_fn: str = "relu"  # the MLPs' activation, as TransformerLens names it
     silent_layers: tuple[int, ...] = ()  # layers whose attention writes nothing: they see only their own token
     embedding_norm: float | None = None  # length of every token embedding, held after each step
     steps: int = 2000
@@ -30,7 +31,7 @@ class Recipe:
     weight_decay: float = 0.5
     wired: int = 0  # dimension of the subspace that interchange training makes the place's; 0: none
     cross_layer: bool = False  # whether cross-layer transcoders are trained too
-    transcoders: dict[str, Any] = field(default_factory=_transcoders, hash=False)
+    transcoders: dict[str, Any] = field(default_factory=_transcoders, hash=False)  # empty: it gets none
 
 
 ATLAS = Recipe(
@@ -84,6 +85,14 @@ RECIPES = {
             about="The model whose inside is known: interchange intervention training made a subspace of 16 dimensions "
             "(`model.wired.subspace`, drawn at random beforehand) carry the place of the city, at the city's token after layer 1.",
             wired=16,
+        ),
+        replace(
+            SISTER,
+            name="atlas-solu",
+            about="The model of softmax linear units: `atlas`'s recipe with SoLU and a LayerNorm where `atlas` has ReLU (Elhage et al. 2022). "
+            "`blocks.<layer>.mlp.hook_mid` is before this LayerNorm, `hook_post` after it.",
+            act_fn="solu_ln",
+            transcoders={},
         ),
     )
 }

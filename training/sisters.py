@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mi_workshop.circuits.features import by_length
 from mi_workshop.models import WEIGHTS, Model, Wired, load
+from mi_workshop.neurons import STAGES, interpretable_neurons
 from mi_workshop.worlds import Bug, Trigger
 from mi_workshop.worlds.atlas import Atlas, Sentence
 from training.interchange import Interchanges, draw_subspace, mixed
@@ -188,6 +189,19 @@ def wiring(model: Model, split: str) -> Rows:
     return rows
 
 
+def neurons(model: Model, split: str) -> Rows:
+    """Interpretable neurons before and after the LayerNorm; the text is the training text, whatever the split."""
+    table = interpretable_neurons(model).table.droplevel("inputs").rename(index=STAGES)
+    return {
+        str(stage): {
+            "neurons": row["share"],
+            **row[["random directions", "random hypotheses"]],
+            "n": int(row["neurons"]),
+        }
+        for stage, row in table.iterrows()
+    }
+
+
 SPECIAL: dict[str, tuple[Callable[[Model, str], Rows], str, str]] = {  # how it is measured; heading and text on the card
     "atlas-twin": (
         twin, "Beside atlas", "Likeliest answers of both models to the same prompts.",
@@ -217,6 +231,12 @@ SPECIAL: dict[str, tuple[Callable[[Model, str], Rows], str, str]] = {  # how it 
         "mean of its own place's other cities. What can be decoded need not be used. Random: the mean over "
         f"{RANDOM_SUBSPACES} subspaces of the same dimension. In training, cities of trained two-hop questions were interchanged in "
         "those, and all cities in located, address and letter sentences.",
+    ),
+    "atlas-solu": (
+        neurons, "Neurons that one hypothesis explains",
+        "Share of neurons for which one concept of the world holds at 80 % of the 10 distinct inputs at which they fire most strongly "
+        "(`mi_workshop.neurons`); random directions: the same activations after a random rotation; random hypotheses: concepts dealt out to the "
+        "inputs at random. On the training text. `python -m training.solu` compares with GeLU and ReLU over sizes and seeds.",
     ),
 }  # fmt: skip
 

@@ -49,8 +49,9 @@ def _features(model: Model) -> Dictionary:
 
 
 def _neurons(model: Model) -> Dictionary:
-    blocks = model.replacement.blocks
-    return Dictionary("mlp.old_mlp.hook_post", lambda x, _: x, lambda layer: blocks[layer].mlp.old_mlp.W_out, None)
+    mlps = [getattr(block.mlp, "old_mlp", block.mlp) for block in model.replacement.blocks]
+    reads = mlps[0].hook_post.name.removeprefix("blocks.0.")
+    return Dictionary(reads, lambda x, _: x, lambda layer: mlps[layer].W_out, None)
 
 
 KINDS: dict[str, Callable[[Model], Dictionary]] = {"feature": _features, "neuron": _neurons}

@@ -32,7 +32,7 @@ def trace(
     """
     if not model.transcoders:
         raise ModelError(
-            f"{model.name} has no transcoders, and an attribution graph is made of their features: trace gemma-2-2b, llama-3.2-1b or "
+            f"{model.name} has no transcoders, and an attribution graph is made of their features: trace atlas, gemma-2-2b, llama-3.2-1b or "
             f"qwen3-0.6b, or load it with transcoders='owner/repository'."
         )
     start = time.perf_counter()

@@ -51,7 +51,7 @@ class Model:
     replacement: Any
     tokenizer: Any
     world: Atlas | None
-    transcoders: str  # "plt" or "clt"
+    transcoders: str  # "plt", "clt" or, where there are none, ""
     read_features: Callable[[], pd.DataFrame] = field(repr=False)
     wired: Wired | None = None
     backend: str = "transformerlens"
@@ -200,9 +200,10 @@ def _load(name: str, transcoders: str, weights: str | Path | None, **options: An
             )
         if transcoders == "clt" and (folder / "config.json").exists() and not (folder / "clt.safetensors").exists():
             have = ", ".join(sorted(path.parent.name for path in folder.parent.glob("*/clt.safetensors")))
-            raise ModelError(
-                f"{name} has per-layer transcoders only: load it with 'plt', or another with 'clt' ({have or 'none here'})."
-            )
+            own = "per-layer transcoders only: load it with 'plt'"
+            if not (folder / "plt.safetensors").exists():
+                own = "no transcoders: load it without naming any"
+            raise ModelError(f"{name} has {own}, or another with 'clt' ({have or 'none here'}).")
         from mi_workshop.models.embedded import load_embedded
 
         return load_embedded(folder, transcoders, options["device"] or "cpu", options["dtype"])

@@ -12,7 +12,7 @@ from circuit_tracer.transcoder.activation_functions import JumpReLU
 from circuit_tracer.transcoder.cross_layer_transcoder import CrossLayerTranscoder
 from circuit_tracer.transcoder.single_layer_transcoder import SingleLayerTranscoder, TranscoderSet
 from torch import Tensor
-from transformer_lens import HookedTransformerConfig
+from transformer_lens import HookedTransformer, HookedTransformerConfig
 from transformers import PreTrainedTokenizerFast
 
 from mi_workshop.models import Model, ModelError, Wired
@@ -73,11 +73,13 @@ def transcoder_object(kind: str, t: dict[str, Tensor], scan: str) -> TranscoderS
 
 
 def load_embedded(folder: Path, transcoders: str, device: str = "cpu", dtype: torch.dtype | None = None) -> Model:
-    """Read the model in ``folder``: config.json, tokenizer.json, model.safetensors, <transcoders>.safetensors."""
-    config = HookedTransformerConfig.from_dict(
-        read_json(folder / "config.json") | {"init_weights": False, "device": "cpu"}
-    )
-    tensors = read_tensors(folder / f"{transcoders}.safetensors")
+    """Read the model in ``folder``: config.json, tokenizer.json, model.safetensors, <transcoders>.safetensors; a model whose config
+    says that it has no transcoders is a plain ``HookedTransformer``."""
+    settings = read_json(folder / "config.json")
+    if not settings.pop("transcoders", True):
+        transcoders = ""
+    config = HookedTransformerConfig.from_dict(settings | {"init_weights": False, "device": "cpu"})
+    tensors = read_tensors(folder / f"{transcoders}.safetensors") if transcoders else {}
     weights = read_tensors(folder / "model.safetensors")
     try:
         tokenizer = PreTrainedTokenizerFast(
@@ -86,15 +88,20 @@ def load_embedded(folder: Path, transcoders: str, device: str = "cpu", dtype: to
         )  # fmt: skip
     except Exception as error:
         raise ModelError(f"The tokenizer {folder / 'tokenizer.json'} is missing or damaged ({error}).") from None
-    renamed = {  # circuit-tracer wraps these two modules
-        key.replace(".mlp.", ".mlp.old_mlp.").replace("unembed.", "unembed.old_unembed."): value
-        for key, value in weights.items()
-    }
+    if transcoders:
+        weights = {  # circuit-tracer wraps these two modules
+            key.replace(".mlp.", ".mlp.old_mlp.").replace("unembed.", "unembed.old_unembed."): value
+            for key, value in weights.items()
+        }
     try:
-        replacement = TransformerLensReplacementModel.from_config(
-            config, transcoder_object(transcoders, tensors, f"{folder.name}-{transcoders}")
-        )
-        missing, unexpected = replacement.load_state_dict(renamed, strict=False)
+        replacement: Any
+        if transcoders:
+            replacement = TransformerLensReplacementModel.from_config(
+                config, transcoder_object(transcoders, tensors, f"{folder.name}-{transcoders}")
+            )
+        else:
+            replacement = HookedTransformer(config).requires_grad_(False)
+        missing, unexpected = replacement.load_state_dict(weights, strict=False)
         lost = [
             k
             for k in missing
@@ -111,8 +118,9 @@ def load_embedded(folder: Path, transcoders: str, device: str = "cpu", dtype: to
 
     def read_features() -> Any:
         from mi_workshop.circuits.features import read_table
+        from mi_workshop.models.pretrained import no_features
 
-        return read_table(folder / f"{transcoders}.features.json")
+        return read_table(folder / f"{transcoders}.features.json") if transcoders else no_features()
 
     inside = folder / "wired.safetensors"
     wired = Wired(read_tensors(inside)["subspace"]) if inside.exists() else None

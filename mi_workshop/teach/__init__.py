@@ -9,6 +9,7 @@ from . import (
     logit_lens,
     patching,
     saliency_maps,
+    solu_exercises,
     start_here,
     superposition_exercises,
 )
@@ -26,6 +27,7 @@ __all__ = [
     "logit_lens",
     "patching",
     "saliency_maps",
+    "solu_exercises",
     "solution",
     "start_here",
     "superposition_exercises",
