@@ -58,7 +58,7 @@ KINDS: dict[str, Callable[[Model], Dictionary]] = {"feature": _features, "neuron
 
 @dataclass(frozen=True)
 class Text:
-    """The training text, one entry per token (<bos> left out): its id, its sentence, the id of the token after it."""
+    """Sentences, one entry per token (<bos> left out): its id, its sentence, the id of the token after it."""
 
     sentences: list[Sentence]
     words: list[list[str]]  # of each sentence
@@ -76,7 +76,18 @@ def training_text(model: Model) -> Text:
         raise FeatureError(
             f"The text that {model.name!r} was trained on is not known, so its features have no pages; choose an embedded model."
         )
-    trained = model.world.training_text()
+    return _text(model, model.world.training_text())
+
+
+@lru_cache(maxsize=8)
+def validation_text(model: Model) -> Text:
+    """The two-hop questions kept out of training for validation: held-out cities, pairs of city and attribute, and places."""
+    training_text(model)
+    assert model.world is not None
+    return _text(model, [s for s in model.world.facts if (s.stratum or "").endswith(":validation")])
+
+
+def _text(model: Model, trained: list[Sentence]) -> Text:
     ids = model.tokenizer([s.prompt for s in trained], add_special_tokens=False).input_ids
     order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
     sentences = [trained[i] for i in order]

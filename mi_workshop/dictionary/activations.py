@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -10,15 +11,17 @@ from jaxtyping import Float
 from scipy.sparse import csc_array
 from torch import Tensor
 
-from mi_workshop.circuits.corpus import training_text
+from mi_workshop.circuits.corpus import Text, training_text
 from mi_workshop.dictionary.core import DictionaryError, SparseDictionary
 from mi_workshop.models import Model, network
 
 
 @lru_cache(maxsize=8)
 @torch.no_grad()
-def activations(model: Model, hook: str) -> Float[Tensor, "token d"]:
-    """Activations at ``hook`` for every token of the training text, in the order of ``circuits.corpus.training_text`` (<bos> left out), remembered.
+def activations(
+    model: Model, hook: str, text: Callable[[Model], Text] = training_text
+) -> Float[Tensor, "token d"]:
+    """Activations at ``hook`` for every token of the training text (or another ``text`` of ``circuits.corpus``), in its order, <bos> left out; remembered.
 
     Raises DictionaryError for a hook that the model does not have, ModelError for a model whose training text is not known.
     """
@@ -32,7 +35,7 @@ def activations(model: Model, hook: str) -> Float[Tensor, "token d"]:
     def read(x: Tensor, hook: Any) -> None:
         found.append(x[:, 1:].flatten(0, 1).flatten(1).float().cpu())
 
-    for group in training_text(model).tokens:
+    for group in text(model).tokens:
         for tokens in torch.from_numpy(group).split(256):
             net.run_with_hooks(
                 tokens.to(model.device), fwd_hooks=[(hook, read)], stop_at_layer=int(hook.split(".")[1]) + 1

@@ -1,0 +1,130 @@
+"""Units of one layer: what a feature is compared with. Whatever the kind, a unit is an activation at each token and a direction that it
+writes into the residual stream after the layer, so that all are scored, ablated and rebuilt from in the same way.
+
+Directions that nobody trained fire at half of all tokens (one side of the mean), features at one in a hundred. So that they are no straw man,
+there are ``random`` directions that fire as seldom as features do, and the key lets every unit choose its threshold from the same list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from scipy.sparse import csc_array
+from torch import Tensor
+
+from mi_workshop.circuits.corpus import Text, training_text
+from mi_workshop.dictionary.activations import activations
+from mi_workshop.dictionary.core import DictionaryError, SparseDictionary
+from mi_workshop.models import Model, network
+
+OTHERS = {
+    "neurons": "MLP neurons of the layer, after the nonlinearity",
+    "coordinates": "coordinates of the residual stream about their mean, each sign a unit",
+    "PCA": "principal components of the residual stream, each sign a unit",
+    "directions": "random directions of the residual stream about its mean, rectified, as many as the dictionary has features",
+    "random": "a random dictionary: random directions, each with a threshold that lets it fire as often as a feature of the dictionary does",
+    "shuffled": "the dictionary's features, each with the direction of another",
+}  # what ``units`` makes beside the dictionary itself
+
+
+@dataclass(eq=False)
+class Units:
+    """``encode`` makes activations [..., unit] of what ``reads`` sees; ``writes`` [unit, d_model] is what a unit of activation 1 adds to
+    the residual stream after ``layer``."""
+
+    kind: str
+    model: Model
+    layer: int
+    reads: str
+    encode: Callable[[Tensor], Tensor]
+    writes: Float[Tensor, "unit d_model"] = field(repr=False)
+
+    def __len__(self) -> int:
+        return len(self.writes)
+
+    @property
+    def hook(self) -> str:
+        """The residual stream that the units write into."""
+        return f"blocks.{self.layer}.hook_resid_post"
+
+    @torch.no_grad()
+    def fire(self, text: Callable[[Model], Text] = training_text) -> csc_array:
+        """Activations [token, unit] over a text of ``circuits.corpus``."""
+        return csc_array(self.encode(activations(self.model, self.reads, text)).numpy())
+
+    @cached_property
+    def acts(self) -> csc_array:
+        """Activations over the training text."""
+        return self.fire()
+
+    @torch.no_grad()
+    def rebuilt(self, per_token: int) -> Float[Tensor, "token d_model"]:
+        """The residual stream over the training text, from the ``per_token`` units with the largest contribution at each token, their
+        sizes fitted again by least squares (which makes the most of units that nobody trained for it)."""
+        x = activations(self.model, self.hook)
+        mean = x.mean(0)
+        unit = self.writes / self.writes.norm(dim=1, keepdim=True).clamp(min=1e-8)
+        out = []
+        for here, reads in zip(x.split(4096), activations(self.model, self.reads).split(4096), strict=True):
+            top = (self.encode(reads) * self.writes.norm(dim=1)).topk(per_token, dim=1).indices
+            basis = unit[top]  # [token, per_token, d_model]
+            gram = basis @ basis.mT + 1e-4 * torch.eye(per_token)
+            size = torch.linalg.solve(gram, (basis @ (here - mean)[:, :, None]))
+            out.append(mean + (size * basis).sum(1))
+        return torch.cat(out)
+
+
+def units(model: Model, dictionary: SparseDictionary, kind: str = "dictionary", seed: int = 0) -> Units:
+    """The features of ``dictionary``, or the units of another ``kind`` (``OTHERS``) of the layer that it writes into, to compare them with.
+
+    Raises DictionaryError for a kind that there is not and for a dictionary of another model.
+    """
+    if dictionary.model != model.name:
+        raise DictionaryError(f"This dictionary was trained on {dictionary.model or 'an unnamed model'}, and the model is {model.name}.")  # fmt: skip
+    layer, width = int(dictionary.writes.split(".")[1]), dictionary.width
+    features = Units("dictionary", model, layer, dictionary.reads, dictionary.encode, dictionary.W_dec.detach())
+    g = torch.Generator().manual_seed(seed)
+    if kind == "dictionary":
+        return features
+    if kind == "shuffled":
+        return replace(features, kind=kind, writes=features.writes[_derangement(features.acts, g)])
+    if kind == "neurons":
+        mlp = network(model).blocks[layer].mlp
+        inside = ".old_mlp" if hasattr(mlp, "old_mlp") else ""  # circuit-tracer wraps the MLP
+        return Units(kind, model, layer, f"blocks.{layer}.mlp{inside}.hook_post", torch.Tensor.relu, getattr(mlp, "old_mlp", mlp).W_out.detach())  # fmt: skip
+    if kind not in OTHERS:
+        raise DictionaryError(f"There are no units of the kind {kind!r}: choose dictionary, {', '.join(OTHERS)}.")
+    x = activations(model, features.hook)
+    mean, d = x.mean(0), x.shape[1]
+    if kind in ("coordinates", "PCA"):
+        axes = torch.eye(d) if kind == "coordinates" else torch.linalg.svd(x - mean, full_matrices=False).Vh
+        written = torch.cat([axes, -axes])
+    else:
+        written = torch.randn(width, d, generator=g)
+        written /= written.norm(dim=1, keepdim=True)
+    floor = torch.zeros(len(written))
+    if kind == "random":
+        density = torch.from_numpy(np.diff(features.acts.indptr) / len(x))
+        along = ((x - mean) @ written.T).sort(dim=0, descending=True).values
+        place = (density * len(x)).round().long().clamp(max=len(x) - 1)
+        floor = along.gather(0, place[None])[0].clamp(min=0)
+        floor[density == 0] = torch.inf
+
+    def encode(x: Tensor) -> Tensor:
+        along = ((x - mean) @ written.T).relu()
+        return along * (along > floor)
+
+    return Units(kind, model, layer, features.hook, encode, written)
+
+
+def _derangement(acts: csc_array, g: torch.Generator) -> Tensor:
+    """Every unit that fires gets the number of another that does."""
+    out, live = torch.arange(acts.shape[1]), torch.from_numpy(np.flatnonzero(np.diff(acts.indptr)))
+    order = live[torch.randperm(len(live), generator=g)]
+    out[order] = order.roll(1)
+    return out
