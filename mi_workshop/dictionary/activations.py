@@ -18,9 +18,7 @@ from mi_workshop.models import Model, network
 
 @lru_cache(maxsize=8)
 @torch.no_grad()
-def activations(
-    model: Model, hook: str, text: Callable[[Model], Text] = training_text
-) -> Float[Tensor, "token d"]:
+def activations(model: Model, hook: str, text: Callable[[Model], Text] = training_text) -> Float[Tensor, "token d"]:
     """Activations at ``hook`` for every token of the training text (or another ``text`` of ``circuits.corpus``), in its order, <bos> left out; remembered.
 
     Raises DictionaryError for a hook that the model does not have, ModelError for a model whose training text is not known.

@@ -1,20 +1,25 @@
 """The answer key for features: which concept of the world does each unit stand for, how well, and which concepts are found at all?
 
-Decided before any of it was measured:
+Decided before the tables were made:
 
-- The sentences of the training text are cut into two halves at random. A unit's concept, and the threshold above which it counts as firing
-  (one of ``THRESHOLDS``, shares of its strongest activation), are those with the highest F1 on the first half; **every score is from the
-  second**. So choosing the best of a thousand concepts is not rewarded. Beginnings of sentences recur in both halves.
-- Concepts and units that could be chosen by luck alone are left out: concepts that hold at fewer than ``FEW`` tokens of either half, units that
-  fire at fewer than ``FEW`` tokens of the first (they are not *live*).
-- **Monosemanticity** of a set of units: the mean of that F1 over its live units, with a 95 % bootstrap interval over units.
-- A concept is **found** if the unit and threshold that are best for it on the first half have an F1 of at least ``FOUND`` on the second.
+- The sentences of the training text are cut into two halves at random. A unit's concept is the one with the highest F1 on the first half;
+  **every score is from the second**, so that choosing the best of a thousand concepts is not rewarded. (Beginnings of sentences recur in both.)
+- A unit counts as firing wherever its activation is above 0: **as it fires**, F1 is 2 · precision · recall / (precision + recall) over tokens.
+- Left out is what could be chosen by luck alone: concepts that hold at fewer than ``FEW`` tokens of either half, units that fire at fewer
+  than ``FEW`` tokens of the first (they are not *live*).
+- **Monosemanticity** of a set of units: the mean F1 of its live units, with a 95 % bootstrap interval over units.
+- A concept is **found** if the unit that is best for it on the first half has an F1 of at least ``FOUND`` on the second.
 - **Chance**: the same with the tokens of the concepts shuffled.
+
+``tuned`` is the measure that was decided upon first: each unit may also choose a threshold (one of ``THRESHOLDS``, shares of its strongest
+activation). It does not tell features from random directions: the strongest few activations of *any* direction share a token. It
+is shown beside the other because looking at the strongest activations alone is what people do.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -23,7 +28,7 @@ from scipy.sparse import csc_array
 
 from mi_workshop.concepts import Concepts, concepts
 from mi_workshop.counterfactual.experiment import interval
-from mi_workshop.dictionary.core import SparseDictionary
+from mi_workshop.dictionary.core import DictionaryError, SparseDictionary
 from mi_workshop.dictionary.units import Units, units
 from mi_workshop.models import Model
 from mi_workshop.show import Shown
@@ -31,15 +36,14 @@ from mi_workshop.show import Shown
 THRESHOLDS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8)
 FEW = 2
 FOUND = 0.8
-SEED = 0
 
 
 @dataclass(eq=False)
 class FeatureKey(Shown):
-    """``table``: one row per live unit: ``concept, family, f1, precision, recall`` (above ``threshold``, a share of the strongest activation),
-    ``plain`` (F1 with the threshold 0: as it fires), ``weighted`` (share of the unit's whole activation at tokens where the concept holds),
-    ``density`` (share of tokens at which it fires), ``chosen`` (the F1 on the half on which the concept was chosen).
-    ``concepts``: one row per concept in reach: ``family, tokens, unit, f1, found``. ``chance``: monosemanticity with shuffled tokens."""
+    """``table``: one row per live unit: ``concept, family, f1, precision, recall``, ``weighted`` (precision with each token counted by its
+    activation), ``density`` (share of tokens at which it fires), ``chosen`` (the F1 on the half on which the concept was chosen), and
+    ``tuned`` with its ``threshold``. ``concepts``: one row per concept in reach: ``family, tokens, unit, f1, found``. ``chance``: monosemanticity
+    with shuffled tokens."""
 
     of: Units = field(repr=False)
     table: pd.DataFrame
@@ -84,75 +88,66 @@ class FeatureKey(Shown):
         return draw_key(self)
 
 
-def key(model: Model, of: SparseDictionary | Units, chance: bool = True, seed: int = SEED) -> FeatureKey:
+def key(model: Model, of: SparseDictionary | Units, seed: int = 0) -> FeatureKey:
     """Score a dictionary's features, or other ``units``, against the concepts of the model's world; the module says how.
 
-    Raises DictionaryError for a dictionary of another model, FeatureError for a model whose training text is not known.
+    Raises DictionaryError for a dictionary of another model and for units that never fire, FeatureError for a model whose training text is
+    not known.
     """
     scored = units(model, of) if isinstance(of, SparseDictionary) else of
-    known = concepts(model)
-    rng = np.random.default_rng(seed)
-    first = halves(known, rng)
+    known, rng = concepts(model), np.random.default_rng(seed)
+    side = np.zeros(len(known.text.sentences), bool)
+    side[rng.permutation(len(side))[::2]] = True
+    first = side[known.text.sentence]
     table, found = match(scored.acts, known, first)
-    luck = float("nan")
-    if chance:
-        order = rng.permutation(len(first))
-        luck = float(match(scored.acts, known, first, order)[0].f1.mean())
-    return FeatureKey(scored, table, found, luck)
-
-
-def halves(known: Concepts, rng: np.random.Generator) -> np.ndarray:
-    """Which tokens belong to the first half, booleans [token]; all tokens of a sentence to the same."""
-    n = len(known.text.sentences)
-    side = np.zeros(n, bool)
-    side[rng.permutation(n)[: n // 2]] = True
-    return side[known.text.sentence]
+    table[["tuned", "threshold"]] = match(scored.acts, known, first, THRESHOLDS)[0][["f1", "threshold"]]
+    shuffled = replace(known, holds=known.holds[rng.permutation(len(first))])
+    return FeatureKey(scored, table, found, float(match(scored.acts, shuffled, first)[0].f1.mean()))
 
 
 def match(
-    acts: csc_array, known: Concepts, first: np.ndarray, order: np.ndarray | None = None
+    acts: csc_array, known: Concepts, first: np.ndarray, thresholds: Sequence[float] = (0.0,)
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The tables of a ``FeatureKey``: of units and of concepts. ``order``: the tokens of the concepts in another order."""
-    holds = known.holds if order is None else known.holds[order]
-    sides = [(acts[side], holds[side]) for side in (first, ~first)]
-    reach = np.flatnonzero(np.minimum(*(np.diff(h.indptr) for _, h in sides)) >= FEW)
-    live = np.flatnonzero(np.diff(sides[0][0].indptr) >= FEW)
-    (a, h), (b, g) = ((x[:, live], y[:, reach]) for x, y in sides)
-    peak = np.maximum(a.max(0).toarray().ravel(), 1e-12) if len(live) else np.zeros(0)
-    unit_best, unit_concept, unit_at = np.full(len(live), -1.0), np.zeros(len(live), int), np.zeros(len(live))
-    best, best_unit, best_at = np.full(len(reach), -1.0), np.zeros(len(reach), int), np.zeros(len(reach))
-    rows = h.tocsr()
-    for at in THRESHOLDS if len(live) and len(reach) else ():
+    """The tables of a ``FeatureKey``, of units and of concepts. ``acts`` [token, unit]; ``first`` [token]: the half on which is chosen."""
+    (a, b), (h, g) = ((x[first], x[~first]) for x in (acts, known.holds))
+    reach = np.flatnonzero(np.minimum(np.diff(h.indptr), np.diff(g.indptr)) >= FEW)
+    live = np.flatnonzero(np.diff(a.indptr) >= FEW)
+    if not len(live):
+        raise DictionaryError(f"None of these units fires at {FEW} tokens of the text: there is nothing to score.")
+    a, b, h, g = a[:, live], b[:, live], h[:, reach], g[:, reach]
+    peak, rows = a.max(0).toarray().ravel(), h.tocsr()
+    best = [{"f1": np.full(n, -1.0), "of": np.zeros(n, int), "at": np.zeros(n)} for n in (len(reach), len(live))]
+    for at in thresholds:
         fires = above(a, at * peak)
         both = (fires.T @ rows).toarray()
         f1 = 2 * both / np.maximum(np.diff(fires.indptr)[:, None] + np.diff(h.indptr), 1)
-        for axis, (score, which, where) in enumerate(((best, best_unit, best_at), (unit_best, unit_concept, unit_at))):
-            top, value = f1.argmax(axis), f1.max(axis)
-            better = value > score
-            score[better], which[better], where[better] = value[better], top[better], at
-    hits, fired, held = _counts(b, g, np.arange(len(live)), unit_concept, unit_at * peak)
-    plain, plain_fired, _ = _counts(b, g, np.arange(len(live)), unit_concept, 0 * peak)
-    total = b.sum(0)
-    inside = np.asarray(b.multiply(g[:, unit_concept]).sum(0)).ravel()
-    chosen = known.table.iloc[reach[unit_concept]]
+        for axis, so_far in enumerate(best):
+            better = f1.max(axis) > so_far["f1"]
+            so_far["f1"][better], so_far["of"][better], so_far["at"][better] = (
+                f1.max(axis)[better],
+                f1.argmax(axis)[better],
+                at,
+            )
+    by_concept, by_unit = best
+    chosen, there = known.table.iloc[reach[by_unit["of"]]], known.table.iloc[reach]
+    scores = _scores(above(b, by_unit["at"] * peak), g[:, by_unit["of"]])
+    inside = np.asarray(b.multiply(g[:, by_unit["of"]]).sum(0)).ravel()
     table = pd.DataFrame(
-        {
-            "concept": chosen.name.to_numpy(), "family": chosen.family.to_numpy(), "f1": 2 * hits / np.maximum(fired + held, 1),
-            "precision": hits / np.maximum(fired, 1), "recall": hits / np.maximum(held, 1), "plain": 2 * plain / np.maximum(plain_fired + held, 1),
-            "weighted": inside / np.maximum(total, 1e-12), "threshold": unit_at,
-            "density": np.diff(acts.indptr)[live] / acts.shape[0], "chosen": unit_best,
-        },
+        {"concept": chosen.name.to_numpy(), "family": chosen.family.to_numpy(), **scores,
+         "weighted": inside / np.maximum(np.asarray(b.sum(0)).ravel(), 1e-12), "density": np.diff(acts.indptr)[live] / acts.shape[0],
+         "chosen": by_unit["f1"], "threshold": by_unit["at"]},
         pd.Index(live, name="unit"),
     )  # fmt: skip
-    peaks = peak[best_unit] if len(live) else 0 * best_at
-    hits, fired, held = _counts(b, g, best_unit, np.arange(len(reach)), best_at * peaks) if len(live) else (best_at, best_at, best_at)  # fmt: skip
-    score = 2 * hits / np.maximum(fired + held, 1)
-    rows_of = known.table.iloc[reach]
-    found = pd.DataFrame(
-        {"family": rows_of.family.to_numpy(), "tokens": rows_of.tokens.to_numpy(), "unit": live[best_unit] if len(live) else -1, "f1": score, "found": score >= FOUND},
-        pd.Index(rows_of.name, name="concept"),
-    )  # fmt: skip
-    return table, found
+    unit = by_concept["of"]
+    f1 = _scores(above(b[:, unit], by_concept["at"] * peak[unit]), g)["f1"]
+    found = {
+        "family": there.family.to_numpy(),
+        "tokens": there.tokens.to_numpy(),
+        "unit": live[unit],
+        "f1": f1,
+        "found": f1 >= FOUND,
+    }
+    return table, pd.DataFrame(found, pd.Index(there.name, name="concept"))
 
 
 def above(acts: csc_array, floor: np.ndarray) -> csc_array:
@@ -162,9 +157,11 @@ def above(acts: csc_array, floor: np.ndarray) -> csc_array:
     return csc_array((np.ones(keep.sum(), np.float32), acts.indices[keep], starts), shape=acts.shape)
 
 
-def _counts(
-    acts: csc_array, holds: csc_array, unit: np.ndarray, concept: np.ndarray, floor: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For pairs of a unit and a concept: tokens at which both, the unit, and the concept are there."""
-    fires, there = above(acts[:, unit], floor), holds[:, concept]
-    return np.asarray(fires.multiply(there).sum(0)).ravel(), np.diff(fires.indptr), np.diff(there.indptr)
+def _scores(fires: csc_array, holds: csc_array) -> dict[str, np.ndarray]:
+    """Column by column, of booleans [token, pair]."""
+    hits, fired, held = np.asarray(fires.multiply(holds).sum(0)).ravel(), np.diff(fires.indptr), np.diff(holds.indptr)
+    return {
+        "f1": 2 * hits / np.maximum(fired + held, 1),
+        "precision": hits / np.maximum(fired, 1),
+        "recall": hits / np.maximum(held, 1),
+    }
