@@ -149,7 +149,7 @@ def _all(world: Atlas, text: Text, token: dict[str, int]) -> Iterator[tuple[str,
         yield "kind of next token", f"the answer is {name}", last & among(answers, text.following)
     for attribute in sorted({a for p in world.places.values() for a in p.attributes} - {"capital"}):
         values = {p.attributes[attribute] for p in world.places.values() if attribute in p.attributes}
-        yield "kind of next token", f"the answer is a {attribute}", last & among(values, text.following)
+        yield "kind of next token", f"the answer is the {attribute} of a place", last & among(values, text.following)
 
 
 def _known_from(kind: str, pattern: str) -> int:

@@ -29,7 +29,7 @@ from scipy.sparse import csc_array
 from mi_workshop.concepts import Concepts, concepts
 from mi_workshop.counterfactual.experiment import interval
 from mi_workshop.dictionary.core import DictionaryError, SparseDictionary
-from mi_workshop.dictionary.units import Units, units
+from mi_workshop.dictionary.units import Units, units_of
 from mi_workshop.models import Model
 from mi_workshop.show import Shown
 
@@ -88,13 +88,13 @@ class FeatureKey(Shown):
         return draw_key(self)
 
 
-def key(model: Model, of: SparseDictionary | Units, seed: int = 0) -> FeatureKey:
-    """Score a dictionary's features, or other ``units``, against the concepts of the model's world; the module says how.
+def feature_key(model: Model, of: SparseDictionary | Units, seed: int = 0) -> FeatureKey:
+    """Score a dictionary's features, or other units (``units_of``), against the concepts of the model's world; the module says how.
 
     Raises DictionaryError for a dictionary of another model and for units that never fire, FeatureError for a model whose training text is
     not known.
     """
-    scored = units(model, of) if isinstance(of, SparseDictionary) else of
+    scored = units_of(model, of) if isinstance(of, SparseDictionary) else of
     known, rng = concepts(model), np.random.default_rng(seed)
     side = np.zeros(len(known.text.sentences), bool)
     side[rng.permutation(len(side))[::2]] = True

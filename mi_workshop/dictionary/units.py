@@ -29,7 +29,7 @@ OTHERS = {
     "directions": "random directions of the residual stream about its mean, rectified, as many as the dictionary has features",
     "random": "a random dictionary: random directions, each with a threshold that lets it fire as often as a feature of the dictionary does",
     "shuffled": "the dictionary's features, each with the direction of another",
-}  # what ``units`` makes beside the dictionary itself
+}  # what ``units_of`` makes beside the dictionary itself
 
 
 @dataclass(eq=False)
@@ -79,7 +79,7 @@ class Units:
         return torch.cat(out)
 
 
-def units(model: Model, dictionary: SparseDictionary, kind: str = "dictionary", seed: int = 0) -> Units:
+def units_of(model: Model, dictionary: SparseDictionary, kind: str = "dictionary", seed: int = 0) -> Units:
     """The features of ``dictionary``, or the units of another ``kind`` (``OTHERS``) of the layer that it writes into, to compare them with.
 
     Raises DictionaryError for a kind that there is not and for a dictionary of another model.
