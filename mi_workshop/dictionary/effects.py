@@ -34,7 +34,9 @@ from mi_workshop.show import Shown
 
 ACTS = 0.01  # nats
 BATCH = 256  # questions
-STRENGTH = 4.0  # of a boost, in strongest activations; of 1, 2 and 4 the one that turned most answers on trained questions
+STRENGTH = (
+    4.0  # of a boost, in strongest activations; of 1, 2 and 4 the one that turned most answers on trained questions
+)
 SUFFIX = " or a city of it"
 
 
