@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -56,11 +57,14 @@ class Effects(Shown):
 
     def words(self) -> str:
         mean, low, high = self.specificity
-        t = self.table
+        t, spread = self.table, "" if np.isnan(low) else f" [{low:.2f}, {high:.2f}]"
+        acting = (
+            f"their specificity is {mean:.2f}{spread}" if t.specificity.notna().any() else "so none has a specificity"
+        )
         return (
             f"{len(t)} units ({self.of.of.kind}, layer {self.of.of.layer}) taken out one at a time, {self.text}: the right answer loses {t.own.mean():.2f} nats in "
             f"questions in which the unit's concept holds and {t.other.mean():.3f} in others; a random direction of the same size costs {t.random.mean():.2f}, "
-            f"another active unit's {t.neighbour.mean():.2f}. {t.specificity.notna().mean():.0%} act; their specificity is {mean:.2f} [{low:.2f}, {high:.2f}]."
+            f"another active unit's {t.neighbour.mean():.2f}. {t.specificity.notna().mean():.0%} act; {acting}."
         )
 
     def figure(self) -> Any:
@@ -223,16 +227,21 @@ def log_probs(
     return out
 
 
-@torch.no_grad()
 def recovered(model: Model, hook: str, rebuilt: Tensor) -> float:
     """Loss recovered: with the ``rebuilt`` activations [token, d_model] of the training text at ``hook``, how far is the next-token loss from what it is
     with their mean (0) towards what it is with the true ones (1)?"""
+    true, none = _ends(model, hook)
+    return (none - _loss(model, hook, rebuilt)) / (none - true)
+
+
+@lru_cache(maxsize=8)
+def _ends(model: Model, hook: str) -> tuple[float, float]:
+    """The loss with the true activations, and with their mean."""
     x = activations(model, hook)
-    mean = x.mean(0).expand_as(x)
-    true, none, ours = (_loss(model, hook, y) for y in (x, mean, rebuilt))
-    return (none - ours) / (none - true)
+    return _loss(model, hook, x), _loss(model, hook, x.mean(0).expand_as(x))
 
 
+@torch.no_grad()
 def _loss(model: Model, hook: str, x: Tensor) -> float:
     net, text, start, total = network(model), training_text(model), 0, 0.0
     layer = int(hook.split(".")[1])

@@ -5,8 +5,8 @@ Decided before the tables were made:
 - The sentences of the training text are cut into two halves at random. A unit's concept is the one with the highest F1 on the first half;
   **every score is from the second**, so that choosing the best of a thousand concepts is not rewarded. (Beginnings of sentences recur in both.)
 - A unit counts as firing wherever its activation is above 0: **as it fires**, F1 is 2 · precision · recall / (precision + recall) over tokens.
-- Left out is what could be chosen by luck alone: concepts that hold at fewer than ``FEW`` tokens of either half, units that fire at fewer
-  than ``FEW`` tokens of the first (they are not *live*).
+- Left out is what could be chosen by luck alone: concepts that hold, and units that fire, at fewer than ``FEW`` tokens of
+  either half (such units are not *live*).
 - **Monosemanticity** of a set of units: the mean F1 of its live units, with a 95 % bootstrap interval over units.
 - A concept is **found** if the unit that is best for it on the first half has an F1 of at least ``FOUND`` on the second.
 - **Chance**: the same with the tokens of the concepts shuffled.
@@ -71,7 +71,7 @@ class FeatureKey(Shown):
         if unit not in self.table.index:
             return "hardly ever fires"
         row = self.table.loc[unit]
-        return f"{row.concept} (precision {row.precision:.2f}, recall {row.recall:.2f}, F1 {row.f1:.2f})"
+        return f"{row.concept}: precision {row.precision:.2f}, recall {row.recall:.2f}, F1 {row.f1:.2f}"
 
     def words(self) -> str:
         mean, low, high = self.monosemanticity
@@ -111,9 +111,11 @@ def match(
     """The tables of a ``FeatureKey``, of units and of concepts. ``acts`` [token, unit]; ``first`` [token]: the half on which is chosen."""
     (a, b), (h, g) = ((x[first], x[~first]) for x in (acts, known.holds))
     reach = np.flatnonzero(np.minimum(np.diff(h.indptr), np.diff(g.indptr)) >= FEW)
-    live = np.flatnonzero(np.diff(a.indptr) >= FEW)
+    live = np.flatnonzero(np.minimum(np.diff(a.indptr), np.diff(b.indptr)) >= FEW)
     if not len(live):
-        raise DictionaryError(f"None of these units fires at {FEW} tokens of the text: there is nothing to score.")
+        raise DictionaryError(
+            f"None of these units fires at {FEW} tokens of both halves of the text: there is nothing to score."
+        )
     a, b, h, g = a[:, live], b[:, live], h[:, reach], g[:, reach]
     peak, rows = a.max(0).toarray().ravel(), h.tocsr()
     best = [{"f1": np.full(n, -1.0), "of": np.zeros(n, int), "at": np.zeros(n)} for n in (len(reach), len(live))]

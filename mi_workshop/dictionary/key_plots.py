@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from mi_workshop.dictionary.key import FOUND
 from mi_workshop.plots import BLUE, GREY, INK, ORANGE, new_figure, open_frames
@@ -56,7 +57,7 @@ def draw_effects(effects: Effects) -> Any:
     ):  # fmt: skip
         ax.plot([-top, top], [-top, top], color=GREY, lw=1, ls=":")
         ax.plot(t[column], t.own, "o", ms=6, mfc="none", color=BLUE, mew=1.4)
-        for unit in t.own.nlargest(3).index if column == "other" else ():
+        for unit in _apart(t.own) if column == "other" else ():
             ax.annotate(t.concept[unit], (t.other[unit], t.own[unit]), (8, -3), textcoords="offset points", fontsize=11, parse_math=False)  # fmt: skip
         ax.set_xscale("symlog", linthresh=0.01)
         ax.set_yscale("symlog", linthresh=0.01)
@@ -66,6 +67,15 @@ def draw_effects(effects: Effects) -> Any:
     figure.axes[0].set_ylabel("lost on its own questions (nats)", fontsize=12)
     figure.suptitle(f"{len(t)} units taken out one at a time, {effects.text}: above the line is specific", fontsize=13, x=0.01, ha="left")  # fmt: skip
     return figure
+
+
+def _apart(own: pd.Series) -> list[int]:
+    """The units with the largest effects that are far enough from each other to be named, three at most."""
+    named: list[int] = []
+    for unit, effect in own[own > 0.02].sort_values(ascending=False).items():
+        if all(own[other] > 1.8 * effect for other in named):
+            named.append(unit)
+    return named[:3]
 
 
 def draw_overview(found: Overview) -> Any:

@@ -109,17 +109,32 @@ def units_of(model: Model, dictionary: SparseDictionary, kind: str = "dictionary
         written /= written.norm(dim=1, keepdim=True)
     floor = torch.zeros(len(written))
     if kind == "random":
-        density = torch.from_numpy(np.diff(features.acts.indptr) / len(x))
-        along = ((x - mean) @ written.T).sort(dim=0, descending=True).values
-        place = (density * len(x)).round().long().clamp(max=len(x) - 1)
-        floor = along.gather(0, place[None])[0].clamp(min=0)
-        floor[density == 0] = torch.inf
+        written, floor = _as_seldom(x - mean, written, np.diff(features.acts.indptr))
 
     def encode(x: Tensor) -> Tensor:
         along = ((x - mean) @ written.T).relu()
         return along * (along > floor)
 
     return Units(kind, model, layer, features.hook, encode, written)
+
+
+def _as_seldom(
+    x: Float[Tensor, "token d"], written: Float[Tensor, "unit d"], tokens: np.ndarray
+) -> tuple[Tensor, Tensor]:
+    """Directions in another order and a threshold for each, so that number i fires at about ``tokens[i]`` tokens. The same beginning of a sentence recurs with
+    the same activation, so not every number can be had: those whose strongest activation recurs most go where a feature fires most."""
+    along = (x @ written.T).mul(1e3).round()  # what differs by rounding alone is the same
+    recurs = (along == along.max(0).values).sum(0).argsort(stable=True)
+    order = torch.empty_like(recurs)
+    order[torch.from_numpy(tokens.argsort(kind="stable"))] = recurs
+    ranked = along[:, order].sort(dim=0, descending=True).values
+    wanted = torch.from_numpy(tokens).clamp(1, len(x) - 1)
+    level = ranked.gather(0, wanted[None] - 1)[0]  # of the last token that shall fire
+    with_it, without = ((ranked >= level).sum(0), (ranked > level).sum(0))
+    keep = with_it - wanted <= wanted - without
+    floor = ((level + torch.where(keep, -0.5, 0.5)) / 1e3).clamp(min=0)
+    floor[torch.from_numpy(tokens) == 0] = torch.inf
+    return written[order], floor
 
 
 def _derangement(acts: csc_array, g: torch.Generator) -> Tensor:
