@@ -121,11 +121,12 @@ class Pairs:
         return torch.from_numpy(np.bincount(self.feature, values.numpy(), self.shape[1]).astype(np.float32))
 
 
-def pairs(dense: Tensor, floor: Tensor | float) -> Pairs:
+def pairs(dense: Tensor, floor: np.ndarray | float) -> Pairs:
     """What of [item, feature] is above 0 and at least ``floor``."""
-    flat, at = dense.numpy().ravel(), np.flatnonzero(((dense >= floor) & (dense > 0)).numpy().ravel())
+    values = dense.numpy()
+    at = np.flatnonzero(values >= np.maximum(floor, np.float32(1e-9)))
     item, feature = np.divmod(at.astype(np.int32), np.int32(dense.shape[1]))
-    return Pairs(item, feature, torch.from_numpy(flat[at]), (dense.shape[0], dense.shape[1]))
+    return Pairs(item, feature, torch.from_numpy(values.ravel()[at]), (dense.shape[0], dense.shape[1]))
 
 
 class Trainer:
@@ -155,13 +156,13 @@ class Trainer:
         if self.kind == "l1":
             return pairs(pre, 0.0)
         if self.kind == "topk":
-            return pairs(pre, torch.from_numpy(np.partition(pre.numpy(), -self.k, 1)[:, [-self.k]]))
+            return pairs(pre, np.partition(pre.numpy(), -self.k, 1)[:, [-self.k]])
         if self.kind == "batchtopk":
             flat = pre.numpy().ravel()
             floor = float(np.partition(flat, -self.k * len(pre))[-self.k * len(pre)])
             self.level = 0.98 * self.level + 0.02 * floor if self.level else floor
             return pairs(pre, floor)
-        return pairs(pre, self.log_threshold.exp() - BANDWIDTH / 2)
+        return pairs(pre, self.log_threshold.exp().numpy() - BANDWIDTH / 2)
 
     def step(self, x: Tensor, y: Tensor, revive: bool) -> tuple[list[Tensor], dict[str, float]]:
         """Gradients of ``weights``, and ``error`` (mean squared error), ``penalty`` and ``l0`` of a batch."""
@@ -212,7 +213,7 @@ class Trainer:
         """Dead features learn what is left unexplained (the auxiliary loss of Gao et al. 2024)."""
         part, D = pre[:, dead].contiguous(), self.D[dead]
         k = min(self.k, len(dead))
-        on = pairs(part, torch.from_numpy(np.partition(part.numpy(), -k, 1)[:, [-k]]))
+        on = pairs(part, np.partition(part.numpy(), -k, 1)[:, [-k]])
         values = on.values.clone().requires_grad_()
         with torch.enable_grad():
             decoded = on.decode(D, values)
@@ -249,15 +250,18 @@ def fit(
     dictionary.history = history
     weights = [torch.nn.Parameter(w) for w in trainer.weights]  # they share their memory
     optimizer = torch.optim.Adam(weights, lr=learning_rate, betas=(0.9, 0.99), fused=True)
-    x, y = x / trainer.scale_in, y / trainer.scale
+    same, x = x is y, x / trainer.scale_in
+    y = x if same else y / trainer.scale
     report, live = max(1, steps // 50), Live(history, progress)
     for step in tqdm(range(steps), desc=str(dictionary), disable=not progress, mininterval=0.5):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate * min(1, (step + 1) / 50, 5 * (1 - step / steps))
         item = torch.randint(len(x), (batch,))
-        gradients, said = trainer.step(x[item], y[item], revive="topk" in trainer.kind and step % 4 == 0)
+        inputs = x.index_select(0, item)
+        targets = inputs if same else y.index_select(0, item)
+        gradients, said = trainer.step(inputs, targets, revive="topk" in trainer.kind and step % 4 == 0)
         if not said["error"] / trainer.variance + said["penalty"] < 1e6:  # no number, infinite, or on its way there
-            return _stop(dictionary, step, said, bool(torch.isfinite(x[item]).all()), l1 if trainer.kind == "l1" else l0, learning_rate)  # fmt: skip
+            return _stop(dictionary, step, said, bool(torch.isfinite(inputs).all()), l1 if trainer.kind == "l1" else l0, learning_rate)  # fmt: skip
         if step % report == 0 or step == steps - 1:
             rare = step == steps - 1 or step % (5 * report) == 0
             if (fvu := said["error"] / trainer.variance) < 2:
