@@ -17,7 +17,10 @@ from mi_workshop import results
 from mi_workshop.dictionary import SparseDictionary, activations, quality, read, save, train
 from mi_workshop.models import WEIGHTS, Model, load
 
-SITES: dict[str, dict[int, tuple[int, ...]]] = {"atlas": {1: (128, 512, 2048), 2: (128, 512, 2048)}, "atlas-twin": {1: (512,), 2: (512,)}}
+SITES: dict[str, dict[int, tuple[int, ...]]] = {
+    "atlas": {1: (128, 512, 2048), 2: (128, 512, 2048)},
+    "atlas-twin": {1: (512,), 2: (512,)},
+}
 NAMES = [
     f"{model}/sae_{layer}_{width}" for model, layers in SITES.items() for layer in layers for width in layers[layer]
 ]

@@ -4,6 +4,8 @@ from mi_workshop.dictionary.activations import activations as activations
 from mi_workshop.dictionary.core import KINDS as KINDS
 from mi_workshop.dictionary.core import DictionaryError as DictionaryError
 from mi_workshop.dictionary.core import SparseDictionary as SparseDictionary
+from mi_workshop.dictionary.cross_layer import Transcoders as Transcoders
+from mi_workshop.dictionary.cross_layer import train_cross_layer as train_cross_layer
 from mi_workshop.dictionary.formats import load as load
 from mi_workshop.dictionary.formats import read as read
 from mi_workshop.dictionary.formats import save as save
