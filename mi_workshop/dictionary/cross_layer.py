@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from mi_workshop.dictionary.activations import activations
+from mi_workshop.dictionary.activations import several
 from mi_workshop.dictionary.core import DictionaryError
 from mi_workshop.dictionary.history import History, Live
 from mi_workshop.models import Model, network
@@ -165,10 +165,9 @@ def train_cross_layer(
     layers = range(network(model).cfg.n_layers)
     if not 0 < k <= width:
         raise DictionaryError(f"A token has from 1 to {width} of {width} features, not k={k}.")
-    inputs, outputs = (
-        torch.stack([activations(model, f"blocks.{i}.{hook}") for i in layers])
-        for hook in ("ln2.hook_normalized", "hook_mlp_out")
-    )
+    hooks = [f"blocks.{i}.{hook}" for hook in ("ln2.hook_normalized", "hook_mlp_out") for i in layers]
+    found = torch.stack(several(model, hooks))
+    inputs, outputs = found[: len(layers)], found[len(layers) :]
     return train_transcoders(
         inputs, outputs, width=width, k=[k] * len(layers), cross=cross, steps=steps, seed=seed, batch=batch, learning_rate=learning_rate, progress=progress
     )  # fmt: skip

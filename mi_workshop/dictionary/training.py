@@ -7,6 +7,7 @@ and gradients are written out: a step takes the time of one dense product instea
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -252,7 +253,7 @@ def fit(
     optimizer = torch.optim.Adam(weights, lr=learning_rate, betas=(0.9, 0.99), fused=True)
     same, x = x is y, x / trainer.scale_in
     y = x if same else y / trainer.scale
-    report, live = max(1, steps // 50), Live(history, progress)
+    report, good, live = max(1, steps // 50), 0, Live(history, progress)
     for step in tqdm(range(steps), desc=str(dictionary), disable=not progress, mininterval=0.5):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate * min(1, (step + 1) / 50, 5 * (1 - step / steps))
@@ -261,14 +262,17 @@ def fit(
         targets = inputs if same else y.index_select(0, item)
         gradients, said = trainer.step(inputs, targets, revive="topk" in trainer.kind and step % 4 == 0)
         if not said["error"] / trainer.variance + said["penalty"] < 1e6:  # no number, infinite, or on its way there
-            return _stop(dictionary, step, said, bool(torch.isfinite(inputs).all()), l1 if trainer.kind == "l1" else l0, learning_rate)  # fmt: skip
+            why = _why(trainer, said, bool(torch.isfinite(inputs).all()), learning_rate)
+            return _stop(dictionary, good, f"The loss grew out of bounds at step {step}: {why}.")
         if step % report == 0 or step == steps - 1:
-            rare = step == steps - 1 or step % (5 * report) == 0
-            if (fvu := said["error"] / trainer.variance) < 2:
+            fvu, share = said["error"] / trainer.variance, None
+            if fvu < 2:  # good so far: what is left if it goes wrong
                 trainer.put()
-                share = recovered(dictionary) if recovered and rare else None
-                history.add(step, fvu, said["l0"], float((trainer.silent > PATIENCE).float().mean()), share)
-                live.update()
+                if recovered and (step == steps - 1 or step % (5 * report) == 0):
+                    share = recovered(dictionary)
+                good = step
+            history.add(step, fvu, said["l0"], float((trainer.silent > PATIENCE).float().mean()), share)
+            live.update()
         for parameter, gradient in zip(weights, gradients, strict=True):
             parameter.grad = gradient
         optimizer.step()
@@ -277,24 +281,18 @@ def fit(
     return trainer.put().requires_grad_(False)
 
 
-def _stop(
-    dictionary: SparseDictionary, step: int, said: dict[str, float], finite: bool, penalty: float, rate: float
-) -> SparseDictionary:
-    """Say why training stops. The dictionary holds what was put into it at the last report."""
-    import warnings
-
-    what = "is no number" if math.isnan(said["error"]) else "grew out of bounds"
+def _why(trainer: Trainer, said: dict[str, float], finite: bool, rate: float) -> str:
     if not finite:
-        why = "the activations themselves hold infinite values or none"
-    elif said["error"] < 1e6 * dictionary.history.steps and not said["penalty"] < 1e5:
-        why = f"the penalty is too large ({'l1' if dictionary.kind == 'l1' else 'l0'}={penalty:g})"
-    else:
-        why = f"the learning rate is too high (learning_rate={rate:g}; 2e-3 is usual)"
-    good = dictionary.history.table.step.max()
-    message = f"The loss {what} at step {step}: {why}."
-    if not len(dictionary.history.table) or good == 0:
+        return "the activations themselves hold values that are infinite or no number"
+    if said["error"] < 1e5 * trainer.variance:
+        return f"the penalty is too large ({'l1' if trainer.kind == 'l1' else 'l0'}={trainer.l1 if trainer.kind == 'l1' else trainer.l0:g})"
+    return f"the learning rate is too high (learning_rate={rate:g}; 2e-3 is usual)"
+
+
+def _stop(dictionary: SparseDictionary, good: int, message: str) -> SparseDictionary:
+    """The weights of the last report at which all was well, with a warning; DictionaryError where there are none."""
+    if not good:
         raise DictionaryError(f"{message} Nothing was learned before.")
-    message += f" Training has stopped, and these are the weights of step {good}."
-    dictionary.history.stopped = message
-    warnings.warn(message, stacklevel=4)
+    dictionary.history.stopped = f"{message} Training has stopped, and these are the weights of step {good}."
+    warnings.warn(dictionary.history.stopped, stacklevel=4)
     return dictionary.requires_grad_(False)
