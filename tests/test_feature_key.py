@@ -13,7 +13,7 @@ from mi_workshop import results
 from mi_workshop.circuits.corpus import FeatureError, training_text, validation_text
 from mi_workshop.concepts import concepts, holds_in
 from mi_workshop.counterfactual import Experiment, Site, zero
-from mi_workshop.dictionary import DictionaryError, ablations, activations, boosts, feature_key, recovered, units_of
+from mi_workshop.dictionary import DictionaryError, ablations, activations, boosts, feature_key, units_of
 from mi_workshop.dictionary.effects import log_probs
 from mi_workshop.dictionary.key import FEW, match
 from mi_workshop.dictionary.overview import Overview, measured, overview
@@ -168,13 +168,17 @@ def test_taking_a_feature_out_is_what_an_experiment_does(atlas, tiny, keyed):
     assert float(after.exp()[atlas.token_id(answer)]) == pytest.approx(report.table.prob.iloc[0], abs=1e-4)
 
 
-def test_loss_recovered_runs_from_nothing_to_all(atlas, tiny):
-    """0 and 1 are what they say."""
-    x = activations(atlas, HOOK)
-    assert recovered(atlas, HOOK, x) == 1 and recovered(atlas, HOOK, x.mean(0).expand_as(x)) == 0
-    assert recovered(atlas, HOOK, units_of(atlas, tiny, "PCA").rebuilt(8)) > recovered(
-        atlas, HOOK, units_of(atlas, tiny, "PCA").rebuilt(1)
-    )
+def test_more_units_rebuild_more(atlas, tiny):
+    """What others are rebuilt from must not be made worse than it is."""
+    x = activations(atlas, HOOK)[::50]
+    pca, errors = units_of(atlas, tiny, "PCA"), []
+    for k in (1, 4, 16):
+        errors.append(float((pca.rebuilt(x, k) - x).square().sum()))
+    full = (x - activations(atlas, HOOK).mean(0)) @ pca.writes[:128].T
+    best = full.square().sort(dim=1).values[:, :-16].sum()
+    assert errors[0] > errors[1] > errors[2] == pytest.approx(float(best), rel=0.01)
+    with pytest.raises(DictionaryError, match="only a part"):
+        units_of(atlas, tiny, "neurons").rebuilt(x, 2)
 
 
 def test_every_kind_has_a_row(atlas, tiny, keyed, tmp_path, monkeypatch):

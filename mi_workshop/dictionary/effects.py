@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -225,34 +224,3 @@ def log_probs(
         last = end[torch.arange(len(batch)), torch.from_numpy(lengths[batch]).to(end.device)][:, None]
         out[batch] = net.unembed(net.ln_final(last))[:, 0].log_softmax(-1).float().cpu()
     return out
-
-
-def recovered(model: Model, hook: str, rebuilt: Tensor) -> float:
-    """Loss recovered: with the ``rebuilt`` activations [token, d_model] of the training text at ``hook``, how far is the next-token loss from what it is
-    with their mean (0) towards what it is with the true ones (1)?"""
-    true, none = _ends(model, hook)
-    return (none - _loss(model, hook, rebuilt)) / (none - true)
-
-
-@lru_cache(maxsize=8)
-def _ends(model: Model, hook: str) -> tuple[float, float]:
-    """The loss with the true activations, and with their mean."""
-    x = activations(model, hook)
-    return _loss(model, hook, x), _loss(model, hook, x.mean(0).expand_as(x))
-
-
-@torch.no_grad()
-def _loss(model: Model, hook: str, x: Tensor) -> float:
-    net, text, start, total = network(model), training_text(model), 0, 0.0
-    layer = int(hook.split(".")[1])
-    bos = net(torch.tensor([[model.tokenizer.bos_token_id]], device=model.device), stop_at_layer=layer + 1)[0]
-    for group in text.tokens:
-        for tokens in np.array_split(group, range(BATCH, len(group), BATCH)):
-            n, length = len(tokens), tokens.shape[1] - 1
-            here = torch.cat([bos.expand(n, 1, -1), x[start : start + n * length].view(n, length, -1).to(bos)], 1)
-            after = torch.from_numpy(text.following[start : start + n * length]).to(bos.device)
-            end = net(here, start_at_layer=layer + 1, stop_at_layer=net.cfg.n_layers)[:, 1:]
-            logits = net.unembed(net.ln_final(end)).flatten(0, 1)
-            total += float(torch.nn.functional.cross_entropy(logits, after, reduction="sum"))
-            start += n * length
-    return total / start

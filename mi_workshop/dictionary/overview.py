@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pandas as pd
 
 from mi_workshop import results
 from mi_workshop.circuits.corpus import training_text, validation_text
-from mi_workshop.dictionary.activations import activations
 from mi_workshop.dictionary.core import DictionaryError, SparseDictionary
-from mi_workshop.dictionary.effects import ablations, recovered
+from mi_workshop.dictionary.effects import ablations
 from mi_workshop.dictionary.key import FOUND, FeatureKey
+from mi_workshop.dictionary.quality import Splice, quality
 from mi_workshop.show import Shown
 
 
@@ -20,7 +21,8 @@ def measured(
     key: FeatureKey, per_token: int, dictionary: SparseDictionary | None = None, sample: int = 200, n: int = 16
 ) -> dict[str, float]:
     """One row: the scores of ``FeatureKey``, the effects of taking a ``sample`` of units out, on trained and on validation questions, and the loss recovered
-    by the ``per_token`` strongest units of each token (``recovered``) and by the dictionary's own reconstruction (``decoded``)."""
+    at the answers of validation questions by the ``per_token`` strongest units of each token (``recovered``; not for units that read elsewhere than they write)
+    and by the dictionary's own reconstruction (``decoded``, with the ``fvu``, ``l0`` and ``dead`` of ``quality``)."""
     of, t = key.of, key.table
     mean, low, high = key.monosemanticity
     row = {
@@ -35,9 +37,13 @@ def measured(
             f"{name} neighbour": e.table.neighbour.mean(), f"{name} act": e.table.specificity.notna().mean(),
             f"{name} specificity": specificity, f"{name} specificity low": least, f"{name} specificity high": most,
         }  # fmt: skip
-    row["recovered"] = recovered(of.model, of.hook, of.rebuilt(per_token))
+    if of.reads == of.hook:
+        splice = Splice(of.model, of.hook)
+        same = SimpleNamespace(reads=of.hook, encode=lambda x: x, decode=lambda x: of.rebuilt(x, per_token))
+        row["recovered"] = splice.recovered(cast("SparseDictionary", same))
     if dictionary is not None:
-        row["decoded"] = recovered(of.model, of.hook, dictionary(activations(of.model, of.reads)))
+        found = quality(of.model, dictionary)
+        row |= {"decoded": found.recovered, "fvu": found.fvu, "l0": found.l0, "dead": found.dead}
     return row
 
 

@@ -63,20 +63,17 @@ class Units:
         return self.fire()
 
     @torch.no_grad()
-    def rebuilt(self, per_token: int) -> Float[Tensor, "token d_model"]:
-        """The residual stream over the training text, from the ``per_token`` units with the largest contribution at each token, their
-        sizes fitted again by least squares (which makes the most of units that nobody trained for it)."""
-        x = activations(self.model, self.hook)
-        mean = x.mean(0)
-        unit = self.writes / self.writes.norm(dim=1, keepdim=True).clamp(min=1e-8)
-        out = []
-        for here, reads in zip(x.split(4096), activations(self.model, self.reads).split(4096), strict=True):
-            top = (self.encode(reads) * self.writes.norm(dim=1)).topk(per_token, dim=1).indices
-            basis = unit[top]  # [token, per_token, d_model]
-            gram = basis @ basis.mT + 1e-4 * torch.eye(per_token)
-            size = torch.linalg.solve(gram, (basis @ (here - mean)[:, :, None]))
-            out.append(mean + (size * basis).sum(1))
-        return torch.cat(out)
+    def rebuilt(self, x: Float[Tensor, "*item d_model"], per_token: int) -> Float[Tensor, "*item d_model"]:
+        """Activations of the residual stream from the ``per_token`` units that contribute most to each, their sizes fitted again by least squares (which
+        makes the most of units that nobody trained for it). Raises DictionaryError for units that read elsewhere."""
+        if self.reads != self.hook:
+            raise DictionaryError(f"The {self.kind} read {self.reads}: of the residual stream they write only a part.")
+        mean, unit = activations(self.model, self.hook).mean(0), self.writes / self.writes.norm(dim=1, keepdim=True)
+        top = (self.encode(x) * self.writes.norm(dim=1)).topk(per_token, dim=-1).indices
+        basis = unit[top]  # [*item, per_token, d_model]
+        gram = basis @ basis.mT + 1e-4 * torch.eye(per_token)
+        size = torch.linalg.solve(gram, basis @ (x - mean)[..., None])
+        return mean + (size * basis).sum(-2)
 
 
 def units_of(model: Model, dictionary: SparseDictionary, kind: str = "dictionary", seed: int = 0) -> Units:
