@@ -1,8 +1,8 @@
 """Sparse dictionaries of activations: x ≈ b + Σ fᵢ(x) dᵢ. ``train`` one in seconds, ``load`` one that ships, score it against the answer key."""
 
 from mi_workshop.dictionary.activations import activations as activations
-from mi_workshop.dictionary.core import DictionaryError as DictionaryError
 from mi_workshop.dictionary.core import KINDS as KINDS
+from mi_workshop.dictionary.core import DictionaryError as DictionaryError
 from mi_workshop.dictionary.core import SparseDictionary as SparseDictionary
 from mi_workshop.dictionary.cross_layer import Transcoders as Transcoders
 from mi_workshop.dictionary.cross_layer import train_cross_layer as train_cross_layer
