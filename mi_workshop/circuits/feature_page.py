@@ -8,7 +8,6 @@ scored: in each range of activations, at what share of the tokens does it hold?
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +31,6 @@ from mi_workshop.models import Model
 
 if TYPE_CHECKING:
     from mi_workshop.dictionary import SparseDictionary
-    from mi_workshop.dictionary.key import FeatureKey
 
 BINS = (0.8, 0.6, 0.4, 0.2, 0.0)  # lower ends of the ranges of activation, as shares of the maximum
 TOP, EACH = 6, 3  # examples: the strongest, and drawn from each range
@@ -146,7 +144,9 @@ def feature(model: Model, layer: int, index: int, kind: str | SparseDictionary =
     label_kind, label, tokens = _label(model, dictionary, kind, layer, index)
     concept, holds = _concept(model, label_kind, label, tokens)
     if label_kind == "concept":
-        concept = _key(model, kind).label(index)
+        from mi_workshop.dictionary import feature_key
+
+        concept = feature_key(model, kind).label(index)
     peak = float(acts.max(initial=0))
     effect = logit_effects(model, dictionary.writes(layer)[index])
     order = effect.argsort(descending=True).tolist()
@@ -168,13 +168,6 @@ def detail_html(model: Model, layer: int, index: int) -> str:
 
 
 # ------------------------------------------------------------------------ its parts
-@lru_cache(maxsize=8)
-def _key(model: Model, dictionary: Any) -> FeatureKey:
-    from mi_workshop.dictionary import feature_key
-
-    return feature_key(model, dictionary)
-
-
 def _label(
     model: Model, dictionary: Dictionary, kind: str | SparseDictionary, layer: int, index: int
 ) -> tuple[str, str, list[str]]:
@@ -182,8 +175,11 @@ def _label(
     if dictionary.table is not None:
         row = dictionary.table.loc[(layer, index)]
         return row.label_kind, row.label, [token for token, _ in row.tokens]
-    if not isinstance(kind, str) and index in (table := _key(model, kind).table).index:
-        return "concept", table.concept[index], []
+    if not isinstance(kind, str):
+        from mi_workshop.dictionary import feature_key
+
+        if index in (table := feature_key(model, kind).table).index:
+            return "concept", table.concept[index], []
     all_acts = text_activations(model, kind)
     width = all_acts.shape[1] // len(dictionary.layers)
     acts = all_acts[:, [dictionary.layers.index(layer) * width + index]].toarray()[:, 0].clip(0)

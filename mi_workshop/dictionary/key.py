@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -42,7 +43,7 @@ FOUND = 0.8
 class FeatureKey(Shown):
     """``table``: one row per live unit: ``concept, family, f1, precision, recall``, ``weighted`` (precision with each token counted by its
     activation), ``density`` (share of tokens at which it fires), ``chosen`` (the F1 on the half on which the concept was chosen), and
-    ``tuned`` with its ``threshold``. ``concepts``: one row per concept in reach: ``family, tokens, unit, f1, found``. ``chance``: monosemanticity
+    ``tuned`` with its ``threshold`` and ``tuned_concept``. ``concepts``: one row per concept in reach: ``family, tokens, unit, f1, found``. ``chance``: monosemanticity
     with shuffled tokens."""
 
     of: Units = field(repr=False)
@@ -88,8 +89,9 @@ class FeatureKey(Shown):
         return draw_key(self)
 
 
+@lru_cache(maxsize=8)
 def feature_key(model: Model, of: SparseDictionary | Units, seed: int = 0) -> FeatureKey:
-    """Score a dictionary's features, or other units (``units_of``), against the concepts of the model's world; the module says how.
+    """Score a dictionary's features, or other units (``units_of``), against the concepts of the model's world; the module says how. Remembered.
 
     Raises DictionaryError for a dictionary of another model and for units that never fire, FeatureError for a model whose training text is
     not known.
@@ -100,7 +102,9 @@ def feature_key(model: Model, of: SparseDictionary | Units, seed: int = 0) -> Fe
     side[rng.permutation(len(side))[::2]] = True
     first = side[known.text.sentence]
     table, found = match(scored.acts, known, first)
-    table[["tuned", "threshold"]] = match(scored.acts, known, first, THRESHOLDS)[0][["f1", "threshold"]]
+    table[["tuned", "threshold", "tuned_concept"]] = match(scored.acts, known, first, THRESHOLDS)[0][
+        ["f1", "threshold", "concept"]
+    ]
     shuffled = replace(known, holds=known.holds[rng.permutation(len(first))])
     return FeatureKey(scored, table, found, float(match(scored.acts, shuffled, first)[0].f1.mean()))
 

@@ -14,11 +14,11 @@ from functools import cached_property
 import numpy as np
 import torch
 from jaxtyping import Float
-from scipy.sparse import csc_array
+from scipy.sparse import csc_array, csr_array, vstack
 from torch import Tensor
 
 from mi_workshop.circuits.corpus import Text, training_text
-from mi_workshop.dictionary.activations import activations
+from mi_workshop.dictionary.activations import activations, firings
 from mi_workshop.dictionary.core import DictionaryError, SparseDictionary
 from mi_workshop.models import Model, network
 
@@ -55,7 +55,8 @@ class Units:
     @torch.no_grad()
     def fire(self, text: Callable[[Model], Text] = training_text) -> csc_array:
         """Activations [token, unit] over a text of ``circuits.corpus``."""
-        return csc_array(self.encode(activations(self.model, self.reads, text)).numpy())
+        x = activations(self.model, self.reads, text)
+        return vstack([csr_array(self.encode(part).numpy()) for part in x.split(4096)], format="csc")
 
     @cached_property
     def acts(self) -> csc_array:
@@ -81,15 +82,16 @@ def units_of(model: Model, dictionary: SparseDictionary, kind: str = "dictionary
 
     Raises DictionaryError for a kind that there is not and for a dictionary of another model.
     """
-    if dictionary.model != model.name:
-        raise DictionaryError(f"This dictionary was trained on {dictionary.model or 'an unnamed model'}, and the model is {model.name}.")  # fmt: skip
     layer, width = int(dictionary.writes.split(".")[1]), dictionary.width
     features = Units("dictionary", model, layer, dictionary.reads, dictionary.encode, dictionary.W_dec.detach())
+    features.acts = firings(model, dictionary)
     g = torch.Generator().manual_seed(seed)
     if kind == "dictionary":
         return features
     if kind == "shuffled":
-        return replace(features, kind=kind, writes=features.writes[_derangement(features.acts, g)])
+        moved = replace(features, kind=kind, writes=features.writes[_derangement(features.acts, g)])
+        moved.acts = features.acts
+        return moved
     if kind == "neurons":
         mlp = network(model).blocks[layer].mlp
         inside = ".old_mlp" if hasattr(mlp, "old_mlp") else ""  # circuit-tracer wraps the MLP
@@ -120,16 +122,17 @@ def _as_seldom(
 ) -> tuple[Tensor, Tensor]:
     """Directions in another order and a threshold for each, so that number i fires at about ``tokens[i]`` tokens. The same beginning of a sentence recurs with
     the same activation, so not every number can be had: those whose strongest activation recurs most go where a feature fires most."""
-    along = (x @ written.T).mul(1e3).round()  # what differs by rounding alone is the same
-    recurs = (along == along.max(0).values).sum(0).argsort(stable=True)
+    along = (written @ x.T).mul(1e3).round()  # what differs by rounding alone is the same
+    recurs = (along == along.max(1, keepdim=True).values).sum(1).argsort(stable=True)
     order = torch.empty_like(recurs)
     order[torch.from_numpy(tokens.argsort(kind="stable"))] = recurs
-    ranked = along[:, order].sort(dim=0, descending=True).values
-    wanted = torch.from_numpy(tokens).clamp(1, len(x) - 1)
-    level = ranked.gather(0, wanted[None] - 1)[0]  # of the last token that shall fire
-    with_it, without = ((ranked >= level).sum(0), (ranked > level).sum(0))
+    along, wanted = along[order], torch.from_numpy(tokens).clamp(1, len(x) - 1).long()
+    level = torch.stack([row.kthvalue(len(row) - n + 1).values for row, n in zip(along, wanted.tolist(), strict=True)])[
+        :, None
+    ]
+    with_it, without = (along >= level).sum(1), (along > level).sum(1)
     keep = with_it - wanted <= wanted - without
-    floor = ((level + torch.where(keep, -0.5, 0.5)) / 1e3).clamp(min=0)
+    floor = ((level[:, 0] + torch.where(keep, -0.5, 0.5)) / 1e3).clamp(min=0)
     floor[torch.from_numpy(tokens) == 0] = torch.inf
     return written[order], floor
 
