@@ -134,6 +134,10 @@ def test_log_probs_are_the_models_own(atlas):
     for row, s in zip(found, rows, strict=True):
         want = atlas.logits(atlas.tokens(text.sentences[s].prompt)).log_softmax(-1)
         torch.testing.assert_close(row, want, atol=1e-4, rtol=1e-4)
+    nothing = [torch.zeros(len(text.words[s]), 128) for s in rows]
+    assert torch.equal(log_probs(atlas, HOOK, training_text, rows, nothing), found), (
+        "where a unit is silent its effect is 0"
+    )
 
 
 def test_a_planted_feature_is_specific(atlas):

@@ -52,9 +52,11 @@ class Effects(Shown):
     @property
     def specificity(self) -> tuple[float, float, float]:
         """Mean over the units that act, and its 95 % interval."""
-        return interval(self.table.specificity.dropna().to_numpy())
+        return interval(self.table.specificity.dropna().to_numpy(float))
 
     def words(self) -> str:
+        if not len(self.table):
+            return f"Of these units ({self.of.of.kind}) none has a concept that holds in some of the {self.text} and not in others."
         mean, low, high = self.specificity
         t, spread = self.table, "" if np.isnan(low) else f" [{low:.2f}, {high:.2f}]"
         acting = (

@@ -87,6 +87,9 @@ def draw_overview(found: Overview) -> Any:
     axes = figure.subplots(1, len(PANELS), sharey=True)
     for ax, (column, said) in zip(axes, PANELS, strict=True):
         values = t[column].to_numpy(float)
+        top = max(1.0 if column != "found" else 0.0, float(np.nanmax(values, initial=0)))
+        for at in y[np.isnan(values)]:
+            ax.text(0, at, "  not measured", va="center", fontsize=11, color=GREY)
         ax.hlines(y, 0, values, color=GREY, lw=1)
         for kind, fill in ((trained, BLUE), (~trained, "white")):
             ax.plot(values[kind], y[kind], "o", ms=9, mfc=fill, color=BLUE, mew=1.8)
@@ -94,9 +97,12 @@ def draw_overview(found: Overview) -> Any:
             ax.hlines(y, t.low, t.high, color=INK, lw=3)
             ax.plot(t.tuned, y, "|", ms=13, mew=2, color=ORANGE)
             ax.plot(t.chance, y, "x", ms=7, mew=1.6, color=INK)
-        ax.set_xlim(min(0, float(np.nanmin(values)) * 1.1), max(1.05 if column != "found" else 0, float(np.nanmax(values)) * 1.15))  # fmt: skip
+        if column == "validation own":
+            ax.plot(t["validation random"], y, "x", ms=7, mew=1.6, color=INK)
+        ax.set_xlim(min(0, float(np.nanmin(values, initial=0))) - 0.04 * top, 1.1 * top)
+        ax.set_ylim(-0.6, len(t) - 0.4)
         ax.set_title(said, fontsize=12)
         open_frames(ax)
     axes[0].set_yticks(y, t.index, fontsize=12)
-    figure.supxlabel(f"layer {found.layer}; × chance, | the same with a threshold of the unit's own choice, filled: trained dictionaries", fontsize=11)  # fmt: skip
+    figure.supxlabel(f"layer {found.layer}; filled: trained dictionaries; ×: tokens shuffled (left), a random direction of the same size (third); |: F1 with a threshold of the unit's own", fontsize=11)  # fmt: skip
     return figure

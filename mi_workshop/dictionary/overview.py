@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any, cast
 
+import numpy as np
 import pandas as pd
 
 from mi_workshop import results
@@ -56,11 +57,19 @@ class Overview(Shown):
     provenance: str = field(repr=False)
 
     def words(self) -> str:
-        said = "; ".join(
-            f"{name}: monosemanticity {r.monosemanticity:.2f}, {r.found:.0%} of concepts found, {r['validation own']:.2f} nats lost, {r.recovered:.2f} of the loss recovered"
-            for name, r in self.table.iterrows()
-        )
-        return f"Units of layer {self.layer} of atlas. {said}. {self.provenance}"
+        said = []
+        for name, r in self.table.iterrows():
+            parts = [
+                f"{name}: monosemanticity {r.monosemanticity:.2f} [{r.low:.2f}, {r.high:.2f}], {r.found:.0%} of concepts found"
+            ]
+            if not np.isnan(r["validation own"]):
+                parts.append(
+                    f"{r['validation own']:.3f} nats lost (a random direction of that size: {r['validation random']:.3f})"
+                )
+            if not np.isnan(r.recovered):
+                parts.append(f"{r.recovered:.2f} of the loss recovered")
+            said.append(", ".join(parts))
+        return f"Units of layer {self.layer} of atlas. {'; '.join(said)}. {self.provenance}"
 
     def figure(self) -> Any:
         from mi_workshop.dictionary.key_plots import draw_overview
