@@ -12,8 +12,8 @@ Decided before the tables were made:
 - **Chance**: the same with the tokens of the concepts shuffled.
 
 ``tuned`` is the measure that was decided upon first: each unit may also choose a threshold (one of ``THRESHOLDS``, shares of its strongest
-activation). It does not tell features from random directions: the strongest few activations of *any* direction share a token. It
-is shown beside the other because looking at the strongest activations alone is what people do.
+activation). With it random directions that fire at half of all tokens score nearly like features: the strongest few activations of *any*
+direction share a token. It is shown beside the other because looking at the strongest activations alone is what people do.
 """
 
 from __future__ import annotations

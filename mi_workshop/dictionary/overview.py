@@ -84,4 +84,4 @@ def overview(layer: int = 1) -> Overview:
     have = sorted(set(table.index.get_level_values("layer")))
     if layer not in have:
         raise DictionaryError(f"Layers {' and '.join(map(str, have))} were measured, not {layer!r}.")
-    return Overview(layer, table.loc[layer], str(stored))
+    return Overview(layer, table.loc[layer].astype(float), str(stored))
