@@ -9,5 +9,6 @@ from mi_workshop.dictionary.cross_layer import train_cross_layer as train_cross_
 from mi_workshop.dictionary.formats import load as load
 from mi_workshop.dictionary.formats import read as read
 from mi_workshop.dictionary.formats import save as save
+from mi_workshop.dictionary.frontier import frontier as frontier
 from mi_workshop.dictionary.quality import quality as quality
 from mi_workshop.dictionary.training import train as train
