@@ -11,6 +11,7 @@ from mi_workshop.dictionary.effects import boosts as boosts
 from mi_workshop.dictionary.formats import load as load
 from mi_workshop.dictionary.formats import read as read
 from mi_workshop.dictionary.formats import save as save
+from mi_workshop.dictionary.frontier import frontier as frontier
 from mi_workshop.dictionary.key import feature_key as feature_key
 from mi_workshop.dictionary.quality import quality as quality
 from mi_workshop.dictionary.training import train as train

@@ -128,7 +128,7 @@ def train_transcoders(
         if step % max(1, steps // 50) == 0 or step == steps - 1:
             model.history.add(
                 step,
-                float(loss) / n_layers,
+                float(loss.detach()) / n_layers,
                 float(fired.sum()) / batch / n_layers,
                 float((silent > 200).float().mean()),
                 None,

@@ -95,7 +95,9 @@ def _from_hub(model: str, layer: int, release: str | None, sae_id: str | None) -
         from mi_workshop.models.faults import scrub
 
         raise DictionaryError(f"{release} {sae_id} cannot be had: {scrub(error)[:300]}") from None
-    return from_parts(sae.cfg.to_dict(), dict(sae.state_dict()), f"{release} {sae_id}")
+    dictionary = from_parts(sae.cfg.to_dict(), dict(sae.state_dict()), f"{release} {sae_id}")
+    dictionary.model = model if model in HUB else dictionary.model  # SAELens says gpt2-small
+    return dictionary
 
 
 # ---------------------------------------------------------------- SAELens' layout
