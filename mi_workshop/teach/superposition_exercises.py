@@ -1,4 +1,4 @@
-"""The exercises on toy models of notebook 05_sae_features."""
+"""The exercises on toy models of notebook 04b_superposition."""
 
 from __future__ import annotations
 
