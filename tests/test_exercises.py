@@ -203,3 +203,28 @@ def test_diagnoses_of_attention(names):
         "something else": torch.eye(len(weights))[4],
     }.items():
         assert wrong in repr(check("the same answer by other weights", (rooms, story, given))), wrong
+
+
+def test_diagnoses_of_the_buggy_autoencoder():
+    """Whoever mended four of the five mistakes is told which is left, by what the class does."""
+    from mi_workshop.teach.dictionary_exercises import BUGGY, MENDED
+
+    left = {
+        MENDED.replace("super().__init__()", "pass"): "nn.Module's own __init__",
+        MENDED.replace("torch.relu(", "nn.ReLU("): "nothing is rectified",
+        MENDED.replace("(rebuilt - x)", "(rebuilt - inputs)"): "never given a value",
+        MENDED.replace("features.abs()", "acts.abs()"): "never given a value",
+        MENDED.replace(".abs().sum(-1).mean()", ".abs().sum()"): "one part is summed",
+        MENDED.replace("self.l1 * sparsity", "0 * sparsity"): "penalty has no effect",
+        MENDED.replace("return features, features", "return None, features"): "check forward and loss",
+    }
+    for text, part in left.items():
+        names = {"torch": torch, "nn": torch.nn}
+        exec(text, names)  # the project's own text
+        assert part in repr(check("find the bugs", names["SparseAutoencoder"])), part
+    assert "word of the language" in repr(check("find the bugs", BUGGY))
+    assert "run it as a cell" in repr(check("find the bugs", MENDED))
+    averaged = MENDED.replace(".pow(2).sum(-1).mean()", ".pow(2).mean()").replace(".abs().sum(-1).mean()", ".abs().mean()")  # fmt: skip
+    names = {"torch": torch, "nn": torch.nn}
+    exec(averaged, names)
+    assert repr(check("find the bugs", names["SparseAutoencoder"])).startswith("Right"), "another right way is refused"

@@ -25,7 +25,8 @@ NAMES = [
     f"{model}/sae_{layer}_{width}" for model, layers in SITES.items() for layer in layers for width in layers[layer]
 ]
 KS, ENOUGH = (2, 4, 8, 16), 0.98
-STEPS = 1500
+STEPS, RATE = 1500, 2e-3
+SHORT = 800  # steps, for the comparison of kinds: what one trains live
 GRID: dict[str, tuple[str, tuple[float, ...]]] = {
     "l1": ("l1", (0.02, 0.05, 0.1, 0.2, 0.4)), "topk": ("k", (2, 4, 8, 16, 32)), "batchtopk": ("k", (2, 4, 8, 16, 32)),
     "jumprelu": ("l0", (0.001, 0.003, 0.01, 0.03, 0.1)),
@@ -35,7 +36,7 @@ GRID: dict[str, tuple[str, tuple[float, ...]]] = {
 def chosen(model: Model, layer: int) -> int:
     """The k of a site, by the rule above."""
     for k in KS:
-        found = quality(model, train(model, layer, 512, k=k, steps=STEPS))
+        found = quality(model, train(model, layer, 512, k=k, steps=STEPS, learning_rate=RATE))
         print(f"k={k}: {found}", flush=True)
         if found.recovered >= ENOUGH:
             return k
@@ -49,7 +50,7 @@ def ship(names: list[str]) -> None:
         of, (_, at, width) = name.split("/")[0], name.split("_")
         if (layer := int(at)) not in ks:
             ks[layer] = chosen(load("atlas"), layer)
-        trained = train(load(of), layer, int(width), k=ks[layer], steps=STEPS)
+        trained = train(load(of), layer, int(width), k=ks[layer], steps=STEPS, learning_rate=RATE)
         if trained.history.stopped:
             raise SystemExit(trained.history.stopped)
         save(trained, WEIGHTS / name, half=True)
@@ -76,7 +77,7 @@ def frontier() -> None:
         for kind, (setting, values) in GRID.items():
             for value in values:
                 found = quality(
-                    model, trained := train(model, layer, 512, kind, steps=STEPS, **cast(Any, {setting: value}))
+                    model, trained := train(model, layer, 512, kind, steps=SHORT, **cast(Any, {setting: value}))
                 )
                 row = {
                     "layer": layer,
@@ -87,7 +88,7 @@ def frontier() -> None:
                 rows.append(row | {n: getattr(found, n) for n in ("fvu", "l0", "dead", "recovered")})
                 print(rows[-1], flush=True)
     table = pd.DataFrame(rows).set_index(["layer", "kind", "setting"])
-    more = {"split": "validation", "width": 512, "steps": STEPS, "batch": 1024, "seed": 0}
+    more = {"split": "validation", "width": 512, "steps": SHORT, "batch": 1024, "seed": 0}
     results.store(
         "dictionaries",
         {"frontier": table},

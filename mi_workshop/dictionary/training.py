@@ -29,12 +29,13 @@ BANDWIDTH, START = (
     0.1,
     0.1,
 )  # of JumpReLU's straight-through estimator and of its thresholds, in units of the activations' mean length
+SPARSE = 0.04  # of all pairs: where more are active, dense products are faster
 PATIENCE = 100  # steps without firing after which a feature counts as dead
 
 
 def train(
     model: Model, layer: int = 1, width: int = 512, kind: str = "batchtopk", *, k: int = 8, l1: float = 0.05, l0: float = 0.01, steps: int = 1500,
-    batch: int = 1024, learning_rate: float = 2e-3, site: str = "hook_resid_post", writes: str = "", seed: int = 0, progress: bool = True,
+    batch: int = 1024, learning_rate: float = 4e-3, site: str = "hook_resid_post", writes: str = "", seed: int = 0, progress: bool = True,
 ) -> SparseDictionary:  # fmt: skip
     """Train a dictionary of ``width`` features on the activations at ``blocks.<layer>.<site>``, at every token of the model's training text.
 
@@ -107,10 +108,17 @@ class Pairs:
     def starts(self) -> np.ndarray:
         return np.searchsorted(self.item, np.arange(self.shape[0] + 1)).astype(np.int32)
 
-    def decode(self, W: Tensor, values: Tensor) -> Tensor:
-        """Σ value · direction [item, d]."""
+    def each(self, by_feature: Tensor) -> Tensor:
+        """Of every pair, what its feature has."""
+        return by_feature[torch.from_numpy(self.feature)]
+
+    def through(self, D: Tensor, values: Tensor, loss: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        """Σ value · direction [item, d], and how a loss with the gradient ``loss`` there changes with each value."""
         feature, starts = torch.from_numpy(self.feature), torch.from_numpy(self.starts[:-1])
-        return embedding_bag(feature, W, starts, per_sample_weights=values, mode="sum")
+        values = values.clone().requires_grad_()
+        with torch.enable_grad():
+            decoded = embedding_bag(feature, D, starts, per_sample_weights=values, mode="sum")
+        return decoded.detach(), torch.autograd.grad(decoded, values, loss(decoded.detach()))[0]
 
     def sums(self, values: Tensor, rows: Tensor) -> Tensor:
         """Σ value · row of its token, for each feature [feature, d]."""
@@ -122,10 +130,33 @@ class Pairs:
         return torch.from_numpy(np.bincount(self.feature, values.numpy(), self.shape[1]).astype(np.float32))
 
 
-def pairs(dense: Tensor, floor: np.ndarray | float) -> Pairs:
+@dataclass
+class Dense:
+    """All pairs of a batch [item, feature], those that are not active at 0: for the kinds with which many are."""
+
+    values: Tensor
+
+    def each(self, by_feature: Tensor) -> Tensor:
+        return by_feature
+
+    def through(self, D: Tensor, values: Tensor, loss: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        decoded = values @ D
+        return decoded, loss(decoded) @ D.T
+
+    def sums(self, values: Tensor, rows: Tensor) -> Tensor:
+        return values.T @ rows
+
+    def counts(self, values: Tensor) -> Tensor:
+        return values.sum(0)
+
+
+def pairs(dense: Tensor, floor: np.ndarray | float) -> Pairs | Dense:
     """What of [item, feature] is above 0 and at least ``floor``."""
     values = dense.numpy()
-    at = np.flatnonzero(values >= np.maximum(floor, np.float32(1e-9)))
+    on = values >= np.maximum(floor, np.float32(1e-9))
+    if np.count_nonzero(on) > SPARSE * on.size:
+        return Dense(dense * torch.from_numpy(on))
+    at = np.flatnonzero(on)
     item, feature = np.divmod(at.astype(np.int32), np.int32(dense.shape[1]))
     return Pairs(item, feature, torch.from_numpy(values.ravel()[at]), (dense.shape[0], dense.shape[1]))
 
@@ -152,7 +183,7 @@ class Trainer:
     def weights(self) -> list[Tensor]:
         return [self.E, self.D, self.b_enc, self.b_out, self.log_threshold]
 
-    def active(self, pre: Tensor) -> Pairs:
+    def active(self, pre: Tensor) -> Pairs | Dense:
         """The pairs of a batch that are let through; for ``jumprelu`` also those within reach of the estimator."""
         if self.kind == "l1":
             return pairs(pre, 0.0)
@@ -170,17 +201,13 @@ class Trainer:
         E, D, n = self.E, self.D, len(x)
         pre = torch.addmm(self.b_enc - E @ self.b_out if self.tied else self.b_enc, x, E.T)
         on = self.active(pre)
-        feature = torch.from_numpy(on.feature)
         jump = self.kind == "jumprelu"
-        threshold = self.log_threshold.exp()[feature] if jump else torch.zeros(())
+        threshold = on.each(self.log_threshold.exp()) if jump else torch.zeros(())
         passed = on.values > threshold
-        values = (on.values * passed).requires_grad_()
-        with torch.enable_grad():
-            decoded = on.decode(D, values)
-        missed = decoded.detach() + self.b_out - y  # [item, d_out]
+        values = on.values * passed
+        decoded, toward = on.through(D, values, lambda decoded: 2 / n * (decoded + self.b_out - y))
+        missed = decoded + self.b_out - y  # [item, d_out]
         back = 2 / n * missed
-        (toward,) = torch.autograd.grad(decoded, values, back)  # of each pair's activation
-        values = values.detach()
         penalty, by_threshold = 0.0, torch.zeros(len(E))
         if self.kind == "l1":
             toward = toward + self.l1 / n
@@ -199,8 +226,7 @@ class Trainer:
             back.sum(0),
             by_threshold,
         ]
-        self.silent += 1
-        self.silent[feature[passed]] = 0
+        self.silent = (self.silent + 1) * (on.counts(passed.float()) == 0)
         if revive and (dead := torch.nonzero(self.silent > PATIENCE)[:, 0]).numel():
             self._revive(dead, pre, x, -missed, gradients)
         if self.tied:
@@ -215,11 +241,8 @@ class Trainer:
         part, D = pre[:, dead].contiguous(), self.D[dead]
         k = min(self.k, len(dead))
         on = pairs(part, np.partition(part.numpy(), -k, 1)[:, [-k]])
-        values = on.values.clone().requires_grad_()
-        with torch.enable_grad():
-            decoded = on.decode(D, values)
-        back = (decoded.detach() - left) / (8 * len(x))
-        (toward,) = torch.autograd.grad(decoded, values, back)
+        decoded, toward = on.through(D, on.values, lambda decoded: (decoded - left) / (8 * len(x)))
+        back, toward = (decoded - left) / (8 * len(x)), toward * (on.values > 0)
         gradients[0][dead] += on.sums(toward, x)
         gradients[1][dead] += on.sums(on.values, back)
         gradients[2][dead] += on.counts(toward)
@@ -242,7 +265,7 @@ class Trainer:
 @torch.no_grad()
 def fit(
     dictionary: SparseDictionary, x: Float[Tensor, "token d_in"], y: Float[Tensor, "token d_out"], *, k: int = 8, l1: float = 0.05, l0: float = 0.01,
-    steps: int = 1500, batch: int = 1024, learning_rate: float = 2e-3, progress: bool = True, recovered: Callable[[SparseDictionary], float] | None = None,
+    steps: int = 1500, batch: int = 1024, learning_rate: float = 4e-3, progress: bool = True, recovered: Callable[[SparseDictionary], float] | None = None,
 ) -> SparseDictionary:  # fmt: skip
     """Fit a new dictionary to inputs ``x`` and targets ``y``. The loss is the mean squared error per token, in units of the mean length of the
     centred ``y``, plus the kind's own part. ``recovered``: called a few times to say how good the dictionary is; see ``train`` for the rest."""
@@ -260,7 +283,7 @@ def fit(
         item = torch.randint(len(x), (batch,))
         inputs = x.index_select(0, item)
         targets = inputs if same else y.index_select(0, item)
-        gradients, said = trainer.step(inputs, targets, revive="topk" in trainer.kind and step % 4 == 0)
+        gradients, said = trainer.step(inputs, targets, revive=trainer.kind != "l1" and step % 4 == 0)
         if not said["error"] / trainer.variance + said["penalty"] < 1e6:  # no number, infinite, or on its way there
             why = _why(trainer, said, bool(torch.isfinite(inputs).all()), learning_rate)
             return _stop(dictionary, good, f"The loss grew out of bounds at step {step}: {why}.")
@@ -286,7 +309,7 @@ def _why(trainer: Trainer, said: dict[str, float], finite: bool, rate: float) ->
         return "the activations themselves hold values that are infinite or no number"
     if said["error"] < 1e5 * trainer.variance:
         return f"the penalty is too large ({'l1' if trainer.kind == 'l1' else 'l0'}={trainer.l1 if trainer.kind == 'l1' else trainer.l0:g})"
-    return f"the learning rate is too high (learning_rate={rate:g}; 2e-3 is usual)"
+    return f"the learning rate is too high (learning_rate={rate:g}; 4e-3 is usual)"
 
 
 def _stop(dictionary: SparseDictionary, good: int, message: str) -> SparseDictionary:

@@ -28,7 +28,6 @@ import mi_workshop as mi
 # *absent* from an input.
 #
 # **Predict:** five features, two dimensions. If all of them are always present, how many can the model keep? And if each is there in one input of twenty?
-
 # %% slideshow={"slide_type": "slide"}
 from mi_workshop.superposition import Toys, train_toy
 
