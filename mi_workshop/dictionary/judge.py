@@ -23,7 +23,6 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from scipy.sparse import csc_array
 
 from mi_workshop.circuits.corpus import KINDS, text_activations
@@ -90,7 +89,9 @@ def judged(found: Concepts, acts: csc_array) -> np.ndarray:
 # ---------------------------------------------------------------------------------- predictions and their scores
 def predict(found: Concepts, rule: Rule, acts: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Levels from 0 to 10 that a rule predicts [token], fitted where ``weights`` [token] are above 0."""
-    cell = sum(found.where(name).astype(int) << i for i, (_, _, name) in enumerate(rule.literals))
+    cell = np.zeros(len(acts), int)
+    for i, (_, _, name) in enumerate(rule.literals):
+        cell += found.where(name).astype(int) << i
     size = 1 << len(rule.literals)
     shown = np.flatnonzero(weights)
     holds, peak = rule.holds(found), max(acts[shown].max(initial=0), 1e-8)

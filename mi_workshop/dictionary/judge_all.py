@@ -142,7 +142,7 @@ class Sources(Shown):
         return draw_sources(self)
 
 
-def compare(model: Model, dictionary: SparseDictionary, seed: int = 0) -> Sources:
+def compare_units(model: Model, dictionary: SparseDictionary, seed: int = 0) -> Sources:
     """Interpret the features of a dictionary, the MLP neurons of its layer, and random directions that fire as often as its features."""
     found = {
         "features": interpret_all(model, dictionary, controls=False, seed=seed),

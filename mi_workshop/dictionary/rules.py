@@ -39,7 +39,8 @@ class Rule:
     literals: tuple[Literal, ...]
 
     def __str__(self) -> str:
-        said, joined = "", set()
+        joined: set[str] = set()
+        said = ""
         for join, negated, name in self.literals:
             if said:
                 said = f"({said})" if joined - {join} else said
@@ -61,8 +62,7 @@ class Rule:
     def parse(said: str, found: Concepts) -> Rule:
         """A rule from words such as "Texas or a city of it and not a capital", the longest names first; brackets and “” are skipped, and it is read
         from the left. Raises ValueError with concepts that are alike where it is none."""
-        names = {n.lower(): n for also in found.table.also for n in also.split("; ") if n}
-        names |= {n.lower(): n for n in found.table.name}
+        names = {n.lower(): n for n in found.index}
         rest, literals, join = said.strip(), [], "and"
         while True:
             rest = rest.lstrip(OPEN)
@@ -220,9 +220,9 @@ def _search(
         for b, value in enumerate(values.T):
             bw, ba = per_concept(w * value), per_concept(w * a * value)
             rw, ra = per_unit(w * value), per_unit(w * a * value)
-            for j, (x, y) in enumerate(((bw, ba), (rw - bw, ra - ba), (rw + sw - bw, ra + sa - ba), (tw - sw + bw, ta - sa + ba))):  # fmt: skip
+            for how, (x, y) in enumerate(((bw, ba), (rw - bw, ra - ba), (rw + sw - bw, ra + sa - ba), (tw - sw + bw, ta - sa + ba))):  # fmt: skip
                 c = strongest(score := correlation(x, y))
-                found.append((np.take_along_axis(score, c, 1), np.full_like(c, b), np.full_like(c, j), c))
+                found.append((np.take_along_axis(score, c, 1), np.full_like(c, b), np.full_like(c, how), c))
         offers, before, j, c = (np.concatenate(part, 1) for part in zip(*found, strict=True))
         best = strongest(offers)
         offers, before, j, c = (np.take_along_axis(part, best, 1) for part in (offers, before, j, c))
