@@ -185,6 +185,8 @@ def _draw_sentence(figure: Figure, example: Example, peak: float, y: float, left
     figure.text(left + 0.125 * scale, y, mark, fontsize=10, color="#444444", va="center")
     x = left + 0.19 * scale
     for i, (word, act) in enumerate(zip(example.words, example.activations, strict=True)):
+        if left and (i < example.at - 9 or x > 0.95):  # a long passage, beside another plot
+            continue
         chosen = i == example.at and act > 0
         shade = {"bbox": {"boxstyle": "square,pad=.15", "fc": to_rgba(ORANGE, 0.08 + 0.57 * act / peak), "ec": "none"}}
         text = figure.text(

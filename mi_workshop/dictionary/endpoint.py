@@ -64,13 +64,17 @@ class Endpoint:
         return out
 
     def _ask(self, text: str) -> dict[str, Any]:
-        local = is_local(self.address)
+        try:
+            local = is_local(self.address)
+            allowed(self.address, local)
+        except ValueError:
+            where = brief(self.address.rpartition("@")[2])
+            raise HostedError(
+                f"{where!r} is not asked: an endpoint has an https address, or http on this machine, without a user name.",
+                -1,
+            ) from None
         if not local and os.environ.get("MI_WORKSHOP_OFFLINE", "") not in ("", "0"):
             raise HostedError(f"MI_WORKSHOP_OFFLINE is set, so {brief(self.address)} is not asked.", -1)
-        try:
-            allowed(self.address, local)
-        except HostedError:
-            raise HostedError(f"{brief(self.address.rpartition('@')[2])} is not asked: an endpoint has an https address, or http on this machine, without a user name.", -1) from None  # fmt: skip
         messages = [{"role": "system", "content": TASK}, {"role": "user", "content": text}]
         body = json.dumps({"model": self.model, "messages": messages, "temperature": 0}).encode()
         headers = {"Content-Type": "application/json"}
@@ -83,7 +87,7 @@ class Endpoint:
             raise HostedError(f"{error}{why}", error.status) from None
         try:
             content = json.loads(data)["choices"][0]["message"]["content"]
-            found = json.loads(content[content.index("{") : content.rindex("}") + 1])
+            found = json.loads(content[content.index("{") : content.rindex("}") + 1], strict=False)
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             found = None
         if not isinstance(found, dict):

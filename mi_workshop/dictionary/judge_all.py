@@ -4,6 +4,7 @@ top misleads. The definitions of every number are in ``judge``."""
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -31,12 +32,13 @@ def interval(values: np.ndarray, seed: int = 0) -> tuple[float, float, float]:
 @dataclass(frozen=True, eq=False)
 class Judged(Shown):
     """``table``: a row for each unit judged (``index``): ``rule``, ``literals``, ``fitted`` (its correlation in the examples), the five scores, and
-    with controls a column for each, its simulation score. ``rules``: by index. ``silent``: how many units fire too seldom to be judged."""
+    with controls a column for each, its simulation score. ``rules``: by index; ``levels``: what they predict [token, row of the table]. ``silent``: how many units fire too seldom to be judged."""
 
     name: str
     table: pd.DataFrame
     rules: dict[int, Rule] = field(repr=False)
     silent: int
+    levels: np.ndarray = field(repr=False)
 
     def words(self) -> str:
         mean, low, high = interval(self.table.simulation.to_numpy())
@@ -61,32 +63,41 @@ def interpret_all(
     model: Model, source: SparseDictionary | str, layer: int = 1, sample: str = "range", controls: bool = True, seed: int = 0,
     like: SparseDictionary | None = None,
 ) -> Judged:  # fmt: skip
-    """``interpret`` for every unit, by the rule search, and the controls."""
+    """``interpret`` for every unit, by the rule search, and with ``controls`` their scores too. Remembered: asked again, it is the same object."""
+    return _interpret_all(model, source, layer, sample, controls, seed, like)
+
+
+@lru_cache(maxsize=12)
+def _interpret_all(
+    model: Model, source: SparseDictionary | str, layer: int, sample: str, controls: bool, seed: int, like: SparseDictionary | None
+) -> Judged:  # fmt: skip
     found, given = concepts(model), units(model, source, layer, like)
     index = judged(found, given.acts)
+    acts, looked = csc_array(given.acts[:, index]), halves(found)
+    if controls:
+        plain = _interpret_all(model, source, layer, sample, False, seed, like)
+        held, table = ~looked, plain.table.copy()
+        other = np.roll(plain.levels, 1, axis=1)[held]
+        table["another"] = [score(other[:, i], _column(acts, i)[held])["simulation"] for i in range(len(index))]
+        only = (found.table.family == "token").to_numpy()
+        for name, fit, kind, most in (
+            ("token", acts, sample, 1),
+            ("shuffled", _shuffled(acts, looked, seed), sample, 3),
+            ("top", acts, "top", 3),
+        ):
+            scores = _explained(found, fit, looked, kind, seed, most, only if name == "token" else None, acts)[2]
+            table[name] = [s["simulation"] for s in scores]
+        return Judged(plain.name, table, plain.rules, plain.silent, plain.levels)
     if not len(index):
         raise DictionaryError(f"None of the {given.name} fires often enough to be judged.")
-    acts, looked = csc_array(given.acts[:, index]), halves(found)
     rules, levels, scores, fitted = _explained(found, acts, looked, sample, seed)
     table = pd.DataFrame(scores)
     table.insert(0, "rule", [str(r) for r in rules])
     table.insert(1, "literals", [len(r.literals) for r in rules])
     table.insert(2, "fitted", fitted)
     table.index = pd.Index(index, name="index")
-    if controls:
-        held = ~looked
-        other = np.roll(levels, 1, axis=1)[held]
-        table["another"] = [score(other[:, i], _column(acts, i)[held])["simulation"] for i in range(len(index))]
-        only = (found.table.family == "token").to_numpy()
-        for name, given_acts, kind, most in (
-            ("token", acts, sample, 1),
-            ("shuffled", _shuffled(acts, looked, seed), sample, 3),
-            ("top", acts, "top", 3),
-        ):
-            part = _explained(found, given_acts, looked, kind, seed, most, only if name == "token" else None, acts)
-            table[name] = [s["simulation"] for s in part[2]]
     rule_of = dict(zip(index.tolist(), rules, strict=True))
-    return Judged(given.name, table, rule_of, given.acts.shape[1] - len(index))
+    return Judged(given.name, table, rule_of, given.acts.shape[1] - len(index), levels)
 
 
 def _column(acts: csc_array, i: int) -> np.ndarray:
@@ -100,7 +111,7 @@ def _explained(
     """Rules fitted to ``acts``, their levels [token, unit], their scores on the held-out tokens of ``truth``, and their fit."""
     weights = examples(found, acts, looked, sample, seed)
     rules, fitted = search(found, acts, weights, most, only)
-    levels = np.empty(acts.shape, np.float32, order="F")
+    levels = np.empty(acts.shape, np.uint8, order="F")
     scores, truth = [], acts if truth is None else truth
     for i, rule in enumerate(rules):
         levels[:, i] = predict(found, rule, _column(acts, i), _column(weights, i))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from mi_workshop.circuits.feature_html import _draw_sentence
 from mi_workshop.plots import BLUE, GREEN, GREY, INK, ORANGE, _short, new_figure, open_frames
@@ -49,7 +50,10 @@ def _draw_case(figure: Figure, case: Case, y: float, below: float) -> None:
     renderer: Any = figure.canvas.get_renderer()  # type: ignore[attr-defined]
     figure.text(0.015, y, case.group, fontsize=11, color="#444444", va="center")
     x = 0.125
+    start = max(0, case.at - 9)  # a long passage is shown around its token
     for i, (word, true, predicted) in enumerate(zip(case.words, case.true, case.predicted, strict=True)):
+        if i < start or x > 0.93:
+            continue
         shade = {"bbox": {"boxstyle": "square,pad=.15", "fc": to_rgba(ORANGE, 0.08 + 0.057 * true), "ec": "none"}}
         text = figure.text(
             x, y, word, fontsize=13, va="center", parse_math=False, weight="bold" if i == case.at else "normal",
@@ -133,4 +137,42 @@ def draw_misled(found: Misled) -> Figure:
     peak = max((max(e.activations) for e in chosen), default=1.0)
     for i, example in enumerate(chosen):
         _draw_sentence(figure, example, peak, 1 - (0.85 + 0.36 * i) / height, left=0.35)
+    return figure
+
+
+def draw_sentences(title: str, shown: list[tuple[str, list[str], list[float]]]) -> Figure:
+    """Sentences, each with its group and the activation of each word as a share of the maximum: shade, weight and underline grow with it."""
+    height = 0.9 + 0.42 * len(shown)
+    figure = new_figure(12, height)
+    figure.set_layout_engine("none")
+    renderer: Any = figure.canvas.get_renderer()  # type: ignore[attr-defined]
+    figure.text(0.015, 1 - 0.35 / height, title, fontsize=15, weight="bold", va="center", parse_math=False)
+    for i, (group, words, share) in enumerate(shown):
+        x, y = 0.12, 1 - (0.9 + 0.42 * i) / height
+        figure.text(0.015, y, group, fontsize=12, color="#444444", va="center", parse_math=False)
+        for word, s in zip(words, share, strict=True):
+            shade = {"bbox": {"boxstyle": "square,pad=.15", "fc": to_rgba(ORANGE, 0.08 + 0.5 * min(s, 1)), "ec": "none"}} if s > 0 else {}  # fmt: skip
+            text = figure.text(x, y, word, fontsize=14, va="center", parse_math=False, weight="bold" if s > 0.5 else "normal", **shade)  # fmt: skip
+            width = text.get_window_extent(renderer).width / figure.bbox.width
+            if s > 0:
+                below = y - 0.16 / height
+                figure.add_artist(Line2D([x, x + width], [below, below], color=ORANGE, lw=1 + 4 * min(s, 1)))
+            x += width + 0.012
+    return figure
+
+
+def draw_table(title: str, table: Any) -> Figure:
+    """The players' rules and their scores."""
+    height = 1.3 + 0.4 * (len(table) + 1)
+    figure = new_figure(13, height)
+    figure.set_layout_engine("none")
+    for j, line in enumerate(textwrap.wrap(title, 110)[:3]):
+        figure.text(0.015, 1 - (0.3 + 0.27 * j) / height, line, fontsize=13, va="center", parse_math=False)
+    places = np.concatenate([[0.015, 0.12], 0.52 + 0.08 * np.arange(len(table.columns) - 2)])
+    rows = [list(table.columns), *table.itertuples(index=False)]
+    for i, row in enumerate(rows):
+        for x, value in zip(places, row, strict=False):
+            said = ("–" if np.isnan(value) else f"{value:.2f}") if isinstance(value, float) else _short(str(value), 50)
+            y = 1 - (1.3 + 0.4 * i) / height
+            figure.text(x, y, said, fontsize=12, va="center", parse_math=False, weight="bold" if not i else "normal")
     return figure
