@@ -198,7 +198,7 @@ def cases(found: Concepts, acts: np.ndarray, levels: np.ndarray, where: np.ndarr
     for low, high in zip(BINS[1:], BINS, strict=False):
         share = acts[mixed] / max(acts.max(), 1e-8)
         groups.append((f"{low:.0%} to {high:.0%}", mixed[(share > 0) & (share >= low) & (share < high)], 1))
-    groups.append(("worst error", mixed[np.argsort(-miss[mixed], kind="stable")][: max(1, int((miss > 0).sum()))], 2))
+    groups.append(("worst error", mixed[np.argsort(-miss[mixed], kind="stable")][: int((miss[where] > 0).sum())], 2))
     groups.append(("silent", mixed[~fires[text.sentence[mixed]]], 1))
     out: list[Case] = []
     seen: set[int] = set()
