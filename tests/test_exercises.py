@@ -157,6 +157,15 @@ def test_diagnoses():
         ("a head that looks in vain", (3, 2)): "hangs on it",
         ("a head that looks in vain", (0, 0)): "less than 0.9",
     }
+    diagnosed |= {
+        ("a rule that survives", "the first word"): "no rule",
+        ("a rule that survives", "the token 'Letter'"): "story of the top",
+        ("a rule that survives", "not a passage about people"): "where the neuron is silent",
+        ("a rule that survives", "the token 'Letter' or the token 'Address'"): "leaves out",
+        ("a score that forgives", "a title"): "misses tokens",
+        ("a score that forgives", "Greece or a city of it"): "too good a rule",
+        ("a score that forgives", "not a verb"): "even this score notices",
+    }
     for (name, value), part in diagnosed.items():
         assert part in repr(check(name, value)), (name, value)
 

@@ -108,8 +108,8 @@ def score(levels: np.ndarray, acts: np.ndarray) -> dict[str, float]:
     varies = levels.std() > 0 and acts.std() > 0
     right = float((fires & says).sum())
     recall, quiet = (float(a[b].mean()) if b.any() else float("nan") for a, b in ((says, fires), (~says, ~fires)))
-    precision = right / says.sum() if says.any() else float("nan")
-    f1 = 2 * right / max(fires.sum() + says.sum(), 1)
+    precision = right / int(says.sum()) if says.any() else float("nan")
+    f1 = 2 * right / max(int(fires.sum() + says.sum()), 1)
     simulation = float(np.corrcoef(levels, acts)[0, 1]) if varies else 0.0
     return dict(zip(SCORES, (simulation, (recall + quiet) / 2, precision, recall, f1), strict=True))
 
