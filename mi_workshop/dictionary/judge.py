@@ -50,7 +50,14 @@ class Units:
         """Activations of one unit [token]. Raises DictionaryError for one that there is not."""
         if not (isinstance(index, int | np.integer) and 0 <= index < self.acts.shape[1]):
             raise DictionaryError(f"There is no {self.one} {index!r} among the {self.name}: choose 0 to {self.acts.shape[1] - 1}.")  # fmt: skip
-        return self.acts[:, [int(index)]].toarray()[:, 0].astype(float)
+        return column(self.acts, int(index))
+
+
+def column(matrix: csc_array, i: int) -> np.ndarray:
+    """One column, dense."""
+    out, part = np.zeros(matrix.shape[0]), slice(matrix.indptr[i], matrix.indptr[i + 1])
+    out[matrix.indices[part]] = matrix.data[part]
+    return out
 
 
 @lru_cache(maxsize=16)

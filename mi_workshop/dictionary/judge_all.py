@@ -14,7 +14,7 @@ from scipy.sparse import csc_array
 from mi_workshop.circuits.feature_page import BINS, Example, _examples
 from mi_workshop.concepts import Concepts, concepts
 from mi_workshop.dictionary.core import DictionaryError, SparseDictionary
-from mi_workshop.dictionary.judge import LIVE, STRONGEST, judged, predict, score, units
+from mi_workshop.dictionary.judge import LIVE, STRONGEST, column, judged, predict, score, units
 from mi_workshop.dictionary.rules import Rule, examples, halves, search
 from mi_workshop.models import Model
 from mi_workshop.show import Shown
@@ -78,7 +78,7 @@ def _interpret_all(
         plain = _interpret_all(model, source, layer, sample, False, seed, like)
         held, table = ~looked, plain.table.copy()
         other = np.roll(plain.levels, 1, axis=1)[held]
-        table["another"] = [score(other[:, i], _column(acts, i)[held])["simulation"] for i in range(len(index))]
+        table["another"] = [score(other[:, i], column(acts, i)[held])["simulation"] for i in range(len(index))]
         only = (found.table.family == "token").to_numpy()
         for name, fit, kind, most in (
             ("token", acts, sample, 1),
@@ -100,10 +100,6 @@ def _interpret_all(
     return Judged(given.name, table, rule_of, given.acts.shape[1] - len(index), levels)
 
 
-def _column(acts: csc_array, i: int) -> np.ndarray:
-    return acts[:, [i]].toarray()[:, 0].astype(float)
-
-
 def _explained(
     found: Concepts, acts: csc_array, looked: np.ndarray, sample: str, seed: int, most: int = 3, only: np.ndarray | None = None,
     truth: csc_array | None = None,
@@ -114,8 +110,8 @@ def _explained(
     levels = np.empty(acts.shape, np.uint8, order="F")
     scores, truth = [], acts if truth is None else truth
     for i, rule in enumerate(rules):
-        levels[:, i] = predict(found, rule, _column(acts, i), _column(weights, i))
-        scores.append(score(levels[~looked, i], _column(truth, i)[~looked]))
+        levels[:, i] = predict(found, rule, column(acts, i), column(weights, i))
+        scores.append(score(levels[~looked, i], column(truth, i)[~looked]))
     return rules, levels, scores, fitted
 
 
@@ -209,7 +205,7 @@ def misleading_top(
         raise DictionaryError(f"{given.one} {index!r} of the {given.name} is not judged: choose one of {', '.join(map(str, index_of[:8]))} …")  # fmt: skip
     weights = examples(found, acts, np.ones(acts.shape[0], bool), "top")
     rules = search(found, acts, weights, most=1)[0]
-    table = pd.DataFrame([(str(r), *purity(_column(acts, i), r.holds(found))) for i, r in enumerate(rules)], columns=["hypothesis", "top", "range"])  # fmt: skip
+    table = pd.DataFrame([(str(r), *purity(column(acts, i), r.holds(found))) for i, r in enumerate(rules)], columns=["hypothesis", "top", "range"])  # fmt: skip
     table["gap"] = table.top - table["range"]
     table.index = pd.Index(index_of, name="index")
     table = table.sort_values("gap", ascending=False, kind="stable")

@@ -12,6 +12,7 @@ for those of its range of activation (``range``), or, where only the top is look
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from scipy.sparse import csc_array, csr_array
@@ -146,6 +147,12 @@ def examples(found: Concepts, acts: csc_array, looked: np.ndarray, sample: str =
     return csc_array((np.concatenate(data), np.concatenate(rows), starts), shape=acts.shape)
 
 
+@lru_cache(maxsize=2)
+def _truth(found: Concepts) -> np.ndarray:
+    """Which concept holds where [token, concept], as one byte each."""
+    return np.asfortranarray(found.holds.astype(bool).toarray(order="F"))
+
+
 def search(
     found: Concepts, acts: csc_array, weights: csc_array, most: int = MOST, only: np.ndarray | None = None
 ) -> tuple[list[Rule], np.ndarray]:
@@ -154,8 +161,9 @@ def search(
     ``acts`` and ``weights`` [token, unit]; ``only``: which concepts may be used, booleans.
     """
     concept = np.arange(len(found)) if only is None else np.flatnonzero(only)
-    holds = csc_array(found.holds[:, concept])
-    truth = np.asfortranarray(holds.toarray().astype(bool))  # [token, concept]
+    holds, truth = found.holds, _truth(found)
+    if only is not None:
+        holds, truth = csc_array(holds[:, concept]), truth[:, concept]
     rules, reached = [], []
     for start in range(0, acts.shape[1], 256):
         block = slice(start, start + 256)

@@ -11,14 +11,20 @@ MISLEADING, PURE = (2, 88), (1, 98)  # layer and neuron of atlas
 
 
 @cache
+def _model() -> Any:
+    import mi_workshop as mi
+
+    return mi.load("atlas")
+
+
+@cache
 def _scored(unit: tuple[int, int], said: str) -> dict[str, float]:
     """Scores of a rule in words on the held-out sentences."""
-    import mi_workshop as mi
     from mi_workshop.concepts import concepts
     from mi_workshop.dictionary.judge import score, units
     from mi_workshop.dictionary.rules import Rule, halves
 
-    model: Any = mi.load("atlas")
+    model = _model()
     found = concepts(model)
     held = ~halves(found)
     holds = Rule.parse(said, found).holds(found)
