@@ -85,11 +85,13 @@ def test_what_is_typed_is_text(game, said):
     game.guess(said, said)
     controls = GuessControls(game)
     assert "<img src=x" not in controls.seen.value and len(game.players[0]) <= 40
+    with pytest.raises(ValueError, match="choose another"):
+        game.guess("a place", "rule search")
+    for blank in ("", "  ", "\n"):
+        with pytest.raises(ValueError, match="Say what"):
+            game.guess(blank)
     game.next(), game.next()
     assert "<img src=x" not in game.html() and game.figure() is not None
-    for blank in ("", "  ", "\n"):
-        with pytest.raises(ValueError):
-            game.guess(blank)
 
 
 def test_buttons_do_what_python_does(game):

@@ -24,7 +24,7 @@ from mi_workshop.models import Model
 from mi_workshop.show import Shown, counted
 
 STEPS = ("strong", "weak", "answer")
-ALONE = "you"
+ALONE, SEARCH = "you", "rule search"
 SAID = {
     "strong": "The strongest examples. What does this unit stand for?",
     "weak": "Now weak activations, and silence. Does your rule survive? Guess again, or keep it.",
@@ -83,6 +83,8 @@ class Game(Shown):
             raise ValueError("The answer is shown already: the next unit can be guessed after game.next().")
         if not said:
             raise ValueError("Say what you think the unit stands for, or a rule of concepts.")
+        if player == SEARCH:
+            raise ValueError(f"{SEARCH!r} is the name of the search: choose another.")
         rule, why = None, ""
         try:
             rule = Rule.parse(said, self.found)
@@ -110,7 +112,7 @@ class Game(Shown):
 
     def score(self) -> pd.DataFrame:
         """One row for each player and round whose answer has been shown, ``first`` (F1 of the last guess before the weak examples) beside the scores of the
-        last guess; the player ``rule search`` is the best rule. Rounds in which a player put no rule down have no scores."""
+        last guess; the player ``rule search`` is the search. Rounds in which a player put no rule down have no scores."""
         rows = []
         shown = self.round + (self.step == STEPS[-1])
         for i, unknown in enumerate(self.unknown[:shown]):
@@ -124,7 +126,7 @@ class Game(Shown):
                 last = self.rate(rated[-1].rule, unknown) if rated and rated[-1].rule else {}
                 rows.append({"round": i + 1, "player": player, "guess": (rated or own)[-1].said, "first": before, **last})  # fmt: skip
             best = self.rate(unknown.rule, unknown)
-            rows.append({"round": i + 1, "player": "rule search", "guess": str(unknown.rule), "first": float("nan"), **best})  # fmt: skip
+            rows.append({"round": i + 1, "player": SEARCH, "guess": str(unknown.rule), "first": float("nan"), **best})  # fmt: skip
         columns = ["round", "player", "guess", "first", "f1", "precision", "recall", "detection", "simulation"]
         table = pd.DataFrame(rows).reindex(columns=columns)
         return table.sort_values(["round", "f1"], ascending=[True, False], kind="stable").reset_index(drop=True)
@@ -221,12 +223,13 @@ def _sentence(group: str, words: list[str], share: list[float]) -> str:
 
 def _table(table: pd.DataFrame) -> str:
     def cell(value: Any) -> str:
-        return ("–" if np.isnan(value) else f"{value:.2f}") if isinstance(value, float) else parts.text(value)
+        if not isinstance(value, float):
+            return parts.text(value)
+        return "–" if np.isnan(value) else f"{value:.2f}".replace("-0.00", "0.00")
 
     rows = [[cell(v) for v in row] for row in table.itertuples(index=False)]
-    return parts.table(
-        [parts.text(c) for c in table.columns], rows, "".join("l" if table[c].dtype == object else "r" for c in table)
-    )
+    sides = "".join("l" if c in ("player", "guess") else "r" for c in table)
+    return parts.table([parts.text(c) for c in table.columns], rows, sides)
 
 
 def guess_the_concept(
