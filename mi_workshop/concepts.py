@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 import pandas as pd
@@ -35,11 +35,18 @@ class Concepts:
 
     def where(self, name: str) -> np.ndarray:
         """At which tokens a concept holds, booleans [token]. Raises ValueError for a name that there is not."""
-        found = np.flatnonzero((self.table.name == name) | self.table.also.str.split("; ").map(lambda a: name in a))
-        if not len(found):
+        if (i := self.index.get(name)) is None:
             near = [n for n in self.table.name if name.lower() in n.lower()][:3] or self.table.name[:3].tolist()
             raise ValueError(f"There is no concept {name!r}; there are, for example, {', '.join(map(repr, near))}.")
-        return self.holds[:, [found[0]]].toarray()[:, 0].astype(bool)
+        out = np.zeros(self.holds.shape[0], bool)
+        out[self.holds.indices[self.holds.indptr[i] : self.holds.indptr[i + 1]]] = True
+        return out
+
+    @cached_property
+    def index(self) -> dict[str, int]:
+        """Which column of ``holds`` is meant by a name, or by another one of ``also``."""
+        also = {n: i for i, names in enumerate(self.table.also) for n in names.split("; ") if n}
+        return also | {n: i for i, n in enumerate(self.table.name)}
 
 
 @lru_cache(maxsize=4)

@@ -178,6 +178,15 @@ def test_diagnoses():
         ("six for one neuron", 4): "change their names",
         ("six for one neuron", 0): "always says the same",
     }
+    diagnosed |= {
+        ("a rule that survives", "the first word"): "no rule",
+        ("a rule that survives", "the token 'Letter'"): "story of the top",
+        ("a rule that survives", "not a passage about people"): "where the neuron is silent",
+        ("a rule that survives", "the token 'Letter' or the token 'Address'"): "leaves out",
+        ("a score that forgives", "a title"): "misses tokens",
+        ("a score that forgives", "Greece or a city of it"): "too good a rule",
+        ("a score that forgives", "not a verb"): "even this score notices",
+    }
     for (name, value), part in diagnosed.items():
         assert part in repr(check(name, value)), (name, value)
 

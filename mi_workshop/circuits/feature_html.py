@@ -177,17 +177,21 @@ def draw(page: FeaturePage) -> Figure:
     return figure
 
 
-def _draw_sentence(figure: Figure, example: Example, peak: float, y: float) -> None:
+def _draw_sentence(figure: Figure, example: Example, peak: float, y: float, left: float = 0.0) -> None:
+    """One example as a line of text, from ``left`` on, in shares of a figure 11 inches wide; ``y`` in shares of the height."""
+    scale = 11 / figure.get_figwidth()
     renderer: Any = figure.canvas.get_renderer()  # type: ignore[attr-defined]
     mark = {True: "✓ holds", False: "✗ fails", None: ""}[example.holds]
-    figure.text(0.02, y, f"{example.group}", fontsize=10, color="#444444", va="center", parse_math=False)
-    figure.text(0.125, y, mark, fontsize=10, color="#444444", va="center")
-    x = 0.19
+    figure.text(left + 0.02 * scale, y, f"{example.group}", fontsize=10, color="#444444", va="center", parse_math=False)
+    figure.text(left + 0.125 * scale, y, mark, fontsize=10, color="#444444", va="center")
+    x = left + 0.19 * scale
     for i, (word, act) in enumerate(zip(example.words, example.activations, strict=True)):
+        if left and (i < example.at - 9 or x > 0.95):  # a long passage, beside another plot
+            continue
         chosen = i == example.at and act > 0
         shade = {"bbox": {"boxstyle": "square,pad=.15", "fc": to_rgba(ORANGE, 0.08 + 0.57 * act / peak), "ec": "none"}}
         text = figure.text(
             x, y, f"{word} {act:.2f}" if chosen else word, fontsize=12, va="center", parse_math=False,
             weight="bold" if chosen else "normal", **(shade if act > 0 else {}),
         )  # fmt: skip
-        x += text.get_window_extent(renderer).width / figure.bbox.width + 0.009
+        x += text.get_window_extent(renderer).width / figure.bbox.width + 0.009 * scale

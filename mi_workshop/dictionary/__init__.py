@@ -8,10 +8,15 @@ from mi_workshop.dictionary.cross_layer import Transcoders as Transcoders
 from mi_workshop.dictionary.cross_layer import train_cross_layer as train_cross_layer
 from mi_workshop.dictionary.effects import ablations as ablations
 from mi_workshop.dictionary.effects import boosts as boosts
+from mi_workshop.dictionary.endpoint import endpoint as endpoint
 from mi_workshop.dictionary.formats import load as load
 from mi_workshop.dictionary.formats import read as read
 from mi_workshop.dictionary.formats import save as save
 from mi_workshop.dictionary.frontier import frontier as frontier
+from mi_workshop.dictionary.judge import interpret as interpret
+from mi_workshop.dictionary.judge_all import compare_units as compare_units
+from mi_workshop.dictionary.judge_all import interpret_all as interpret_all
+from mi_workshop.dictionary.judge_all import misleading_top as misleading_top
 from mi_workshop.dictionary.key import feature_key as feature_key
 from mi_workshop.dictionary.quality import quality as quality
 from mi_workshop.dictionary.training import train as train
