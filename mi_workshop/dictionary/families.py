@@ -20,10 +20,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.sparse import csc_array, csr_array
+from scipy.sparse import csc_array, hstack
 
-from mi_workshop.concepts import FEW, Concepts, concepts
+from mi_workshop.concepts import FEW, concepts
 from mi_workshop.dictionary.activations import firings
+from mi_workshop.dictionary.alike import both_fire, correlation, labels, shuffled, unit_directions
 from mi_workshop.dictionary.core import DictionaryError, SparseDictionary
 from mi_workshop.lens import Result
 from mi_workshop.models import Model
@@ -31,82 +32,10 @@ from mi_workshop.show import Shown, counted
 
 PART = 0.8
 LINKS = {"cosine": "parent", "correlation": "partner"}
-Sparse = csc_array | np.ndarray
 
 
-def labels(model: Model, dictionary: SparseDictionary, found: Concepts | None = None) -> pd.DataFrame:
-    """The live features by index: ``concept, family, f1, precision, recall, tokens`` (at how many it fires). ``found``: the concepts of the text, where they are known."""
-    found, fires = found or concepts(model), firings(model, dictionary)
-    n = np.diff(fires.indptr)
-    live = np.flatnonzero(n >= FEW)
-    both = both_fire(fires[:, live], found.holds)
-    tokens = found.table.tokens.to_numpy()
-    f1 = 2 * both / (n[live, None] + tokens)
-    best = f1.argmax(1)
-    hit = both[np.arange(len(live)), best]
-    columns = {
-        "concept": found.table.name.to_numpy()[best], "family": found.table.family.to_numpy()[best], "f1": f1.max(1, initial=0),
-        "precision": hit / n[live], "recall": hit / tokens[best], "tokens": n[live],
-    }  # fmt: skip
-    return pd.DataFrame(columns, index=pd.Index(live, name="feature"))
-
-
-def both_fire(a: csc_array, b: csc_array) -> np.ndarray:
-    """At how many tokens both fire [a, b]."""
-    fires = [csc_array((np.ones_like(m.data), m.indices, m.indptr), shape=m.shape) for m in (a, b)]
-    return np.asarray((fires[0].T @ fires[1]).todense())
-
-
-def correlation(a: Sparse, b: Sparse, group: np.ndarray | None = None) -> np.ndarray:
-    """Pearson correlation of the columns of two matrices [token, unit] as [unit of a, unit of b]; 0 where one does not vary.
-
-    ``group`` [token]: a number for each token; the means of the groups are taken off, not the mean of all.
-    """
-    member, weight = _groups(a, group)
-    sums = [_dense(member @ m) for m in (a, b)]
-    scale = [_inverse_root(spread(m, group), _dense((m**2).sum(0)).ravel()) for m in (a, b)]
-    return (_dense(a.T @ b) - sums[0].T @ (weight * sums[1])) * scale[0][:, None] * scale[1]
-
-
-def spread(a: Sparse, group: np.ndarray | None = None) -> np.ndarray:
-    """Sum of squares about the mean (the means of the groups) [unit]."""
-    member, weight = _groups(a, group)
-    about = _dense((a**2).sum(0)).ravel() - (weight * _dense(member @ a) ** 2).sum(0)
-    return np.asarray(np.maximum(about, 0))
-
-
-def _groups(a: Sparse, group: np.ndarray | None) -> tuple[csr_array, np.ndarray]:
-    n = a.shape[0]
-    group = np.zeros(n, int) if group is None else group
-    size = np.bincount(group)
-    return csr_array((np.ones(n), (group, np.arange(n))), shape=(len(size), n)), 1 / np.maximum(size, 1)[:, None]
-
-
-def _inverse_root(about: np.ndarray, total: np.ndarray) -> np.ndarray:
-    """1 / root; 0 for what varies by no more than rounding."""
-    return np.divide(1, np.sqrt(about), where=about > 1e-5 * total, out=np.zeros(len(about)))
-
-
-def _dense(x: Any) -> np.ndarray:
-    return np.asarray(x.todense() if hasattr(x, "todense") else x, dtype=np.float64)
-
-
-def unit_directions(dictionary: SparseDictionary, live: pd.Index | np.ndarray) -> np.ndarray:
-    written = dictionary.W_dec.detach().numpy()[np.asarray(live)]
-    return written / np.linalg.norm(written, axis=1, keepdims=True).clip(1e-8)
-
-
-def shuffled(directions: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Directions that keep the spread along every principal axis and nothing else: each principal coordinate is dealt anew among the rows."""
-    rng, mean = np.random.default_rng(seed), directions.mean(0)
-    u, s, axes = np.linalg.svd(directions - mean, full_matrices=False)
-    dealt = rng.permuted(u * s, axis=0) @ axes + mean
-    return dealt / np.linalg.norm(dealt, axis=1, keepdims=True).clip(1e-8)
-
-
-# ------------------------------------------------------------------ splitting
 @dataclass(frozen=True, eq=False)
-class Families(Result):
+class Families(Shown):
     """``table``, by (width, feature): label (``concept, family, f1, precision, recall, tokens``) and, but for the smallest dictionary, ``parent,
     cosine, implied``, and by activations ``partner, correlation, implied_partner``; ``agree``: both are one feature. ``controls``, by width: see ``families``."""
 
@@ -122,16 +51,12 @@ class Families(Result):
         widths = [d.width for d in self.dictionaries]
         width = width or widths[0]
         if width not in widths or by not in LINKS:
-            raise DictionaryError(
-                f"A tree begins at one of the widths {widths}, by cosine or correlation, not at {width} by {by!r}."
-            )
-        root = (
-            int(self.becomes([which])["feature"].xs(width, level=1).iloc[0]) if isinstance(which, str) else int(which)
-        )
+            raise DictionaryError(f"A tree begins at one of the widths {widths} by cosine or correlation, not at {width} by {by!r}.")  # fmt: skip
+        if isinstance(which, str):
+            which = self.becomes([which]).xs(width, level=1).feature.iloc[0]
+        root = int(which)
         if (width, root) not in self.table.index:
-            raise DictionaryError(
-                f"Feature {root} of {width} is dead (or not there): it fires at fewer than {FEW} tokens."
-            )
+            raise DictionaryError(f"Feature {root} of {width} fires at fewer than {FEW} tokens, or there is none.")
         members = [(width, root)]
         for above, below in zip(widths, widths[1:], strict=False):
             parents = [f for w, f in members if w == above]
@@ -167,6 +92,43 @@ class Families(Result):
         )
 
     def figure(self) -> Any:
+        return self.map().figure()
+
+    def map(self, by: str = "correlation", layout: str = "tsne") -> Map:
+        """All live features in the plane, near where their activations (``by="cosine"``: decoder directions) are alike. ``layout``: ``"tsne"`` keeps neighbours together and
+        nothing else (van der Maaten and Hinton 2008; seconds); ``"pca"`` keeps the two directions in which they differ most."""
+        from mi_workshop.dictionary.families_plots import plane
+
+        if by not in LINKS or layout not in ("tsne", "pca"):
+            raise DictionaryError(
+                f"A map is made by cosine or correlation, as tsne or pca, not by {by!r} as {layout!r}."
+            )
+        rows = [(d, self.table.loc[d.width].index.to_numpy()) for d in self.dictionaries]
+        if by == "cosine":
+            near = (written := np.concatenate([unit_directions(d, i) for d, i in rows])) @ written.T
+        else:
+            near = correlation(*[hstack([firings(self.model, d)[:, i] for d, i in rows], format="csc")] * 2)
+        return Map(self, by, layout, *plane(near, layout))
+
+
+@dataclass(frozen=True, eq=False)
+class Map(Result):
+    """``places`` of the live features [feature, 2], in the order of ``families.table``. What it hides: ``kept`` is the share of features whose nearest other is among the
+    ten nearest in the plane; ``variance``, for PCA, the share that the plane holds."""
+
+    families: Families
+    by: str
+    layout: str
+    places: np.ndarray
+    kept: float
+    variance: float
+
+    def words(self) -> str:
+        hides = f"the plane holds {self.variance:.0%} of the variance"
+        hides = "distances between groups mean nothing" if self.layout == "tsne" else hides
+        return f"{len(self.places)} live features of {self.families.model.name} by {self.by}, {self.layout}: {hides}; {1 - self.kept:.0%} have their nearest neighbour elsewhere."
+
+    def figure(self) -> Any:
         from mi_workshop.dictionary.families_plots import draw_map
 
         return draw_map(self)
@@ -186,7 +148,7 @@ class Tree(Shown):
     table: pd.DataFrame
 
     def words(self) -> str:
-        return "\n".join(self._lines(*self.table.index[0], 0))
+        return "\n".join(self._lines(*self.table.index[0]))
 
     def children(self, width: int, feature: int) -> list[tuple[int, int]]:
         """The members of the next larger dictionary that hang on this one, most tokens first."""
@@ -200,7 +162,7 @@ class Tree(Shown):
         implied = row.implied if self.by == "cosine" else row.implied_partner
         return f"{self.by} {row[self.by]:.2f}, implied {implied:.0%}" + ("" if row.agree else ", disputed")
 
-    def _lines(self, width: int, feature: int, depth: int) -> list[str]:
+    def _lines(self, width: int, feature: int, depth: int = 0) -> list[str]:
         row = self.table.loc[(width, feature)]
         link = f", {self.told(width, feature)}" if depth else ""
         line = f"{'  ' * depth}{width}/{feature}: {row.concept} (F1 {row.f1:.2f}, {counted(int(row.tokens), 'token')}{link})"

@@ -26,8 +26,8 @@ import torch
 from mi_workshop.circuits.corpus import training_text
 from mi_workshop.concepts import concepts
 from mi_workshop.dictionary.activations import activations, firings
+from mi_workshop.dictionary.alike import correlation, labels, spread, unit_directions
 from mi_workshop.dictionary.core import DictionaryError, SparseDictionary
-from mi_workshop.dictionary.families import correlation, labels, spread, unit_directions
 from mi_workshop.models import Model, network
 from mi_workshop.show import Shown
 
