@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from mi_workshop.dictionary.history import History
 from mi_workshop.models import ModelError
 
 KINDS = ("l1", "topk", "batchtopk", "jumprelu")
@@ -28,7 +29,8 @@ class SparseDictionary(nn.Module):
 
     ``W_enc`` [d_in, feature], ``b_enc`` [feature], ``W_dec`` [feature, d_out], ``b_dec`` [d_out] and ``threshold`` [feature] (0 for the kinds
     that have none). ``reads``, ``writes``: hooks of TransformerLens, such as ``blocks.1.hook_resid_post``; the same for an autoencoder.
-    ``model``: the name of the model whose activations it was trained on. ``k``: features per token, for ``topk``.
+    ``model``: the name of the model whose activations it was trained on. ``k``: features per token, for ``topk`` (``batchtopk``: on average).
+    ``provenance``: how it was trained, as far as is known; ``history``: the curves of its training, if it was trained here.
     """
 
     threshold: Tensor
@@ -43,6 +45,7 @@ class SparseDictionary(nn.Module):
             raise DictionaryError(f"A token has from 1 to {width} of {width} features, not {k}.")
         self.kind, self.reads, self.writes, self.model, self.k = kind, reads, writes or reads, model, k
         self.provenance: dict[str, Any] = {}
+        self.history = History(str(self.kind), 0)
         directions = torch.randn(width, d_out or d_in)
         self.W_dec = nn.Parameter(directions / directions.norm(dim=1, keepdim=True))
         same = d_out in (0, d_in)

@@ -1,75 +1,296 @@
-"""Training of sparse dictionaries on activations kept in memory."""
+"""Training of sparse dictionaries on activations kept in memory: one step for all kinds, which differ in what they let through.
+
+Few features are active at a token, so everything after the encoder's matrix product is computed for the active pairs (token, feature) alone,
+and gradients are written out: a step takes the time of one dense product instead of five. Directions are kept at length 1.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from functools import cached_property
 
+import numpy as np
 import torch
 from jaxtyping import Float
+from scipy.sparse import csr_array
 from torch import Tensor
+from torch.nn.functional import embedding_bag
 from tqdm.auto import tqdm
 
 from mi_workshop.dictionary.activations import activations
-from mi_workshop.dictionary.core import SparseDictionary
-from mi_workshop.models import Model
+from mi_workshop.dictionary.core import KINDS, DictionaryError, SparseDictionary
+from mi_workshop.dictionary.history import History, Live
+from mi_workshop.models import Model, available_memory
+
+BANDWIDTH, START = (
+    0.1,
+    0.1,
+)  # of JumpReLU's straight-through estimator and of its thresholds, in units of the activations' mean length
+PATIENCE = 100  # steps without firing after which a feature counts as dead
 
 
 def train(
-    model: Model, layer: int = 1, width: int = 512, kind: str = "batchtopk", *, k: int = 8, l1: float = 0.05, steps: int = 1500, batch: int = 1024,
-    learning_rate: float = 2e-3, site: str = "hook_resid_post", seed: int = 0, progress: bool = True,
+    model: Model, layer: int = 1, width: int = 512, kind: str = "batchtopk", *, k: int = 8, l1: float = 0.05, l0: float = 0.01, steps: int = 1500,
+    batch: int = 1024, learning_rate: float = 2e-3, site: str = "hook_resid_post", writes: str = "", seed: int = 0, progress: bool = True,
 ) -> SparseDictionary:  # fmt: skip
-    """Train a sparse autoencoder of ``width`` features on the activations of ``layer`` at every token of the model's training text."""
-    hook = f"blocks.{layer}.{site}"
+    """Train a dictionary of ``width`` features on the activations at ``blocks.<layer>.<site>``, at every token of the model's training text.
+
+    ``kind``: ``l1``, ``topk``, ``batchtopk`` or ``jumprelu``, which take ``l1``, ``k``, ``k`` and ``l0`` (the penalty per active feature). ``writes``:
+    another site (of this layer, or a whole hook) that is to be rebuilt from what is read: the dictionary is then a transcoder. Loss recovered,
+    in ``dictionary.history``, is measured on held-out sentences, which have no part in training. In a notebook the curves are drawn meanwhile
+    (``progress``). If the loss becomes infinite or no number, training stops, a warning says at which step and why, and the last good weights are returned.
+
+    Raises DictionaryError for settings that make no sense, for a width that does not fit into memory (before training), or if nothing was learned.
+    """
+    from mi_workshop.dictionary.quality import Splice
+
+    hook, target = (_hook(layer, name) for name in (site, writes or site))
+    _sensible(kind, width, batch, steps, learning_rate, k, l1, l0)
+    _fits(width, batch, model.replacement.cfg.d_model)
     x = activations(model, hook)
     torch.manual_seed(seed)
-    dictionary = SparseDictionary(x.shape[1], width, kind, reads=hook, model=model.name, k=k)
-    fit(dictionary, x, x, k=k, l1=l1, steps=steps, batch=batch, learning_rate=learning_rate, progress=progress)
-    return dictionary
+    y = x if target == hook else activations(model, target)
+    dictionary = SparseDictionary(
+        x.shape[1], width, kind, reads=hook, writes=target, model=model.name, k=k, d_out=y.shape[1]
+    )
+    splice = Splice(model, target, sentences=128) if model.world is not None else None
+    settings = {"k": k} if "topk" in kind else {"l1": l1} if kind == "l1" else {"l0": l0}
+    settings |= {"steps": steps, "batch": batch, "learning_rate": learning_rate, "seed": seed}
+    dictionary.provenance = settings
+    return fit(
+        dictionary, x, y, k=k, l1=l1, l0=l0, steps=steps, batch=batch, learning_rate=learning_rate, progress=progress,
+        recovered=(lambda d: splice.recovered(d)) if splice else None,
+    )  # fmt: skip
 
 
+def _hook(layer: int, site: str) -> str:
+    return site if site.startswith("blocks.") else f"blocks.{layer}.{site}"
+
+
+def _sensible(kind: str, width: int, batch: int, steps: int, rate: float, k: int, l1: float, l0: float) -> None:
+    if kind not in KINDS:
+        raise DictionaryError(f"There is no dictionary of the kind {kind!r}: choose {', '.join(KINDS)}.")
+    counts = {"width": width, "batch": batch, "steps": steps} | ({"k": k} if "topk" in kind else {})
+    for name, count in counts.items():
+        if not isinstance(count, int | np.integer) or count < 1:
+            raise DictionaryError(f"{name} is a number of at least 1, not {count!r}.")
+    if "topk" in kind and k > width:
+        raise DictionaryError(f"A token has from 1 to {width} of {width} features, not k={k}.")
+    for name, amount in {"learning_rate": rate, "l1": l1, "l0": l0}.items():
+        if not (math.isfinite(amount) and amount >= 0) or (name == "learning_rate" and not amount):
+            raise DictionaryError(f"{name} is a finite number above 0, not {amount!r}.")
+
+
+def _fits(width: int, batch: int, d: int) -> None:
+    """Weights, gradients, two moments and one copy, and what a batch takes."""
+    needed, free = 4 * (5 * width * (2 * d + 3) + 6 * batch * width), available_memory()
+    if needed > 0.8 * free:
+        raise DictionaryError(
+            f"{width:,} features need about {needed / 1e9:.1f} GB of memory while they are trained and {free / 1e9:.1f} GB is free: "
+            f"take at most {int(width * 0.8 * free / needed):,}, or a smaller batch than {batch}."
+        )
+
+
+@dataclass
+class Pairs:
+    """The active pairs of a batch: ``values`` of ``feature`` at token ``item``, token by token."""
+
+    item: np.ndarray
+    feature: np.ndarray
+    values: Tensor
+    shape: tuple[int, int]
+
+    @cached_property
+    def starts(self) -> np.ndarray:
+        return np.searchsorted(self.item, np.arange(self.shape[0] + 1)).astype(np.int32)
+
+    def decode(self, W: Tensor, values: Tensor) -> Tensor:
+        """Σ value · direction [item, d]."""
+        feature, starts = torch.from_numpy(self.feature), torch.from_numpy(self.starts[:-1])
+        return embedding_bag(feature, W, starts, per_sample_weights=values, mode="sum")
+
+    def sums(self, values: Tensor, rows: Tensor) -> Tensor:
+        """Σ value · row of its token, for each feature [feature, d]."""
+        matrix = csr_array((values.numpy(), self.feature, self.starts), shape=self.shape)
+        return torch.from_numpy(matrix.T @ rows.numpy())
+
+    def counts(self, values: Tensor) -> Tensor:
+        """Σ value for each feature [feature]."""
+        return torch.from_numpy(np.bincount(self.feature, values.numpy(), self.shape[1]).astype(np.float32))
+
+
+def pairs(dense: Tensor, floor: Tensor | float) -> Pairs:
+    """What of [item, feature] is above 0 and at least ``floor``."""
+    flat, at = dense.numpy().ravel(), np.flatnonzero(((dense >= floor) & (dense > 0)).numpy().ravel())
+    item, feature = np.divmod(at.astype(np.int32), np.int32(dense.shape[1]))
+    return Pairs(item, feature, torch.from_numpy(flat[at]), (dense.shape[0], dense.shape[1]))
+
+
+class Trainer:
+    """Weights in training, in units of the mean length of the (centred) activations, and one step of each kind.
+
+    ``E`` [feature, d_in] and ``D`` [feature, d_out] are encoder and decoder.
+    """
+
+    def __init__(self, dictionary: SparseDictionary, x: Tensor, y: Tensor, *, k: int, l1: float, l0: float) -> None:
+        self.dictionary, self.kind, self.k, self.l1, self.l0 = dictionary, dictionary.kind, k, l1, l0
+        self.tied = dictionary.reads == dictionary.writes
+        self.scale_in, self.scale = (float((t - t.mean(0)).norm(dim=1).mean()) or 1.0 for t in (x, y))
+        self.variance = float((y - y.mean(0)).square().sum(1).mean()) / self.scale**2 or 1.0
+        self.E, self.D = dictionary.W_enc.detach().T.clone().contiguous(), dictionary.W_dec.detach().clone()
+        self.b_out = y.mean(0) / self.scale
+        self.b_enc = torch.zeros(dictionary.width) if self.tied else -self.E @ (x.mean(0) / self.scale_in)
+        self.log_threshold = torch.full((dictionary.width,), math.log(START))
+        self.level = 0.0  # the weakest activation that is let through, a moving mean (batchtopk)
+        self.silent = torch.zeros(dictionary.width)
+
+    @property
+    def weights(self) -> list[Tensor]:
+        return [self.E, self.D, self.b_enc, self.b_out, self.log_threshold]
+
+    def active(self, pre: Tensor) -> Pairs:
+        """The pairs of a batch that are let through; for ``jumprelu`` also those within reach of the estimator."""
+        if self.kind == "l1":
+            return pairs(pre, 0.0)
+        if self.kind == "topk":
+            return pairs(pre, torch.from_numpy(np.partition(pre.numpy(), -self.k, 1)[:, [-self.k]]))
+        if self.kind == "batchtopk":
+            flat = pre.numpy().ravel()
+            floor = float(np.partition(flat, -self.k * len(pre))[-self.k * len(pre)])
+            self.level = 0.98 * self.level + 0.02 * floor if self.level else floor
+            return pairs(pre, floor)
+        return pairs(pre, self.log_threshold.exp() - BANDWIDTH / 2)
+
+    def step(self, x: Tensor, y: Tensor, revive: bool) -> tuple[list[Tensor], dict[str, float]]:
+        """Gradients of ``weights``, and ``error`` (mean squared error), ``penalty`` and ``l0`` of a batch."""
+        E, D, n = self.E, self.D, len(x)
+        pre = torch.addmm(self.b_enc - E @ self.b_out if self.tied else self.b_enc, x, E.T)
+        on = self.active(pre)
+        feature = torch.from_numpy(on.feature)
+        jump = self.kind == "jumprelu"
+        threshold = self.log_threshold.exp()[feature] if jump else torch.zeros(())
+        passed = on.values > threshold
+        values = (on.values * passed).requires_grad_()
+        with torch.enable_grad():
+            decoded = on.decode(D, values)
+        missed = decoded.detach() + self.b_out - y  # [item, d_out]
+        back = 2 / n * missed
+        (toward,) = torch.autograd.grad(decoded, values, back)  # of each pair's activation
+        values = values.detach()
+        penalty, by_threshold = 0.0, torch.zeros(len(E))
+        if self.kind == "l1":
+            toward = toward + self.l1 / n
+            penalty = self.l1 * float(values.sum()) / n
+        elif (
+            jump
+        ):  # the step at the threshold, as if it rose over BANDWIDTH (Rajamanoharan et al. 2024, eqs. 11 and 12)
+            near = ((on.values - threshold).abs() < BANDWIDTH / 2).float() / BANDWIDTH
+            by_threshold = on.counts(-(threshold * toward + self.l0 / n) * near * threshold)
+            penalty = self.l0 * float(passed.sum()) / n
+        toward = toward * passed
+        gradients = [
+            on.sums(toward, x),
+            on.sums(values, back),
+            on.counts(toward),
+            back.sum(0),
+            by_threshold,
+        ]
+        self.silent += 1
+        self.silent[feature[passed]] = 0
+        if revive and (dead := torch.nonzero(self.silent > PATIENCE)[:, 0]).numel():
+            self._revive(dead, pre, x, -missed, gradients)
+        if self.tied:
+            gradients[0] -= torch.outer(gradients[2], self.b_out)
+            gradients[3] = gradients[3] - gradients[2] @ E
+        gradients[1] -= (gradients[1] * D).sum(1, keepdim=True) * D  # directions turn, and keep their length
+        said = {"error": float(missed.square().sum()) / n, "penalty": penalty, "l0": float(passed.sum()) / n}
+        return gradients, said
+
+    def _revive(self, dead: Tensor, pre: Tensor, x: Tensor, left: Tensor, gradients: list[Tensor]) -> None:
+        """Dead features learn what is left unexplained (the auxiliary loss of Gao et al. 2024)."""
+        part, D = pre[:, dead].contiguous(), self.D[dead]
+        k = min(self.k, len(dead))
+        on = pairs(part, torch.from_numpy(np.partition(part.numpy(), -k, 1)[:, [-k]]))
+        values = on.values.clone().requires_grad_()
+        with torch.enable_grad():
+            decoded = on.decode(D, values)
+        back = (decoded.detach() - left) / (8 * len(x))
+        (toward,) = torch.autograd.grad(decoded, values, back)
+        gradients[0][dead] += on.sums(toward, x)
+        gradients[1][dead] += on.sums(on.values, back)
+        gradients[2][dead] += on.counts(toward)
+
+    def put(self) -> SparseDictionary:
+        """Write the weights into the dictionary, in units of the activations."""
+        d, thresholds = (
+            self.dictionary,
+            {"batchtopk": self.level * torch.ones(len(self.E)), "jumprelu": self.log_threshold.exp()},
+        )
+        with torch.no_grad():
+            d.W_enc.copy_(self.E.T * (self.scale / self.scale_in))
+            d.W_dec.copy_(self.D)
+            d.b_enc.copy_(self.b_enc * self.scale)
+            d.b_dec.copy_(self.b_out * self.scale)
+            d.threshold.copy_(thresholds.get(self.kind, torch.zeros(())) * self.scale)
+        return d
+
+
+@torch.no_grad()
 def fit(
-    dictionary: SparseDictionary, x: Float[Tensor, "token d_in"], y: Float[Tensor, "token d_out"], *, k: int, l1: float, steps: int, batch: int,
-    learning_rate: float, progress: bool = True, report: Callable[[int, dict[str, float]], Any] | None = None,
+    dictionary: SparseDictionary, x: Float[Tensor, "token d_in"], y: Float[Tensor, "token d_out"], *, k: int = 8, l1: float = 0.05, l0: float = 0.01,
+    steps: int = 1500, batch: int = 1024, learning_rate: float = 2e-3, progress: bool = True, recovered: Callable[[SparseDictionary], float] | None = None,
 ) -> SparseDictionary:  # fmt: skip
-    """Fit to inputs ``x`` and targets ``y``. The loss is the squared error per token, as a share of the mean square of ``y`` about its mean, plus the kind's own part."""
+    """Fit a new dictionary to inputs ``x`` and targets ``y``. The loss is the mean squared error per token, in units of the mean length of the
+    centred ``y``, plus the kind's own part. ``recovered``: called a few times to say how good the dictionary is; see ``train`` for the rest."""
     torch.set_flush_denormal(True)
-    scale = float((y - y.mean(0)).norm(dim=1).mean())
-    dictionary.b_dec.data.copy_(y.mean(0) / scale)
-    optimizer = torch.optim.Adam(dictionary.parameters(), lr=learning_rate, betas=(0.9, 0.99), fused=True)
-    silent, level = torch.zeros(dictionary.width), torch.tensor(float("nan"))
+    trainer, history = Trainer(dictionary, x, y, k=k, l1=l1, l0=l0), History(str(dictionary), steps)
+    dictionary.history = history
+    weights = [torch.nn.Parameter(w) for w in trainer.weights]  # they share their memory
+    optimizer = torch.optim.Adam(weights, lr=learning_rate, betas=(0.9, 0.99), fused=True)
+    x, y = x / trainer.scale_in, y / trainer.scale
+    report, live = max(1, steps // 50), Live(history, progress)
     for step in tqdm(range(steps), desc=str(dictionary), disable=not progress, mininterval=0.5):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate * min(1, (step + 1) / 50, 5 * (1 - step / steps))
         item = torch.randint(len(x), (batch,))
-        dense = dictionary.before(x[item] / scale).relu()
-        norms = dictionary.W_dec.norm(dim=1)
-        acts, aux = dense, torch.zeros(())
-        if dictionary.kind == "batchtopk":
-            weighted = dense * norms
-            floor = weighted.detach().flatten().topk(k * batch).values[-1]
-            level = floor if level.isnan() else 0.98 * level + 0.02 * floor
-            acts = dense * (weighted >= floor)
-        elif dictionary.kind == "topk":
-            floor = (dense * norms).topk(k).values[:, -1:]
-            acts = dense * (dense * norms >= floor)
-        elif dictionary.kind == "l1":
-            aux = l1 * (dense * norms).sum(1).mean()
-        target = y[item] / scale
-        error = target - dictionary.decode(acts)
-        loss = error.square().sum(1).mean() + aux
-        silent = torch.where((acts.detach() > 0).any(0), torch.zeros_like(silent), silent + 1)
-        if (
-            dictionary.kind != "l1" and step % 4 == 0 and (dead := silent > 100).any()
-        ):  # silent features learn what is left unexplained
-            revived = dense * dead
-            revived = revived * (revived >= revived.topk(min(k, dictionary.width)).values[:, -1:])
-            missed = error.detach() - revived @ dictionary.W_dec
-            loss = loss + missed.square().sum(1).mean() / 16
-        optimizer.zero_grad()
-        loss.backward()
+        gradients, said = trainer.step(x[item], y[item], revive="topk" in trainer.kind and step % 4 == 0)
+        if not said["error"] / trainer.variance + said["penalty"] < 1e6:  # no number, infinite, or on its way there
+            return _stop(dictionary, step, said, bool(torch.isfinite(x[item]).all()), l1 if trainer.kind == "l1" else l0, learning_rate)  # fmt: skip
+        if step % report == 0 or step == steps - 1:
+            rare = step == steps - 1 or step % (5 * report) == 0
+            if (fvu := said["error"] / trainer.variance) < 2:
+                trainer.put()
+                share = recovered(dictionary) if recovered and rare else None
+                history.add(step, fvu, said["l0"], float((trainer.silent > PATIENCE).float().mean()), share)
+                live.update()
+        for parameter, gradient in zip(weights, gradients, strict=True):
+            parameter.grad = gradient
         optimizer.step()
-    dictionary.normalize(scale)
-    if dictionary.kind == "batchtopk":
-        dictionary.threshold.fill_(float(level) * scale)
+        trainer.D.div_(trainer.D.norm(dim=1, keepdim=True))
+    live.update(last=True)
+    return trainer.put().requires_grad_(False)
+
+
+def _stop(
+    dictionary: SparseDictionary, step: int, said: dict[str, float], finite: bool, penalty: float, rate: float
+) -> SparseDictionary:
+    """Say why training stops. The dictionary holds what was put into it at the last report."""
+    import warnings
+
+    what = "is no number" if math.isnan(said["error"]) else "grew out of bounds"
+    if not finite:
+        why = "the activations themselves hold infinite values or none"
+    elif said["error"] < 1e6 * dictionary.history.steps and not said["penalty"] < 1e5:
+        why = f"the penalty is too large ({'l1' if dictionary.kind == 'l1' else 'l0'}={penalty:g})"
+    else:
+        why = f"the learning rate is too high (learning_rate={rate:g}; 2e-3 is usual)"
+    good = dictionary.history.table.step.max()
+    message = f"The loss {what} at step {step}: {why}."
+    if not len(dictionary.history.table) or good == 0:
+        raise DictionaryError(f"{message} Nothing was learned before.")
+    message += f" Training has stopped, and these are the weights of step {good}."
+    dictionary.history.stopped = message
+    warnings.warn(message, stacklevel=4)
     return dictionary.requires_grad_(False)

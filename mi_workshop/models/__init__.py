@@ -152,6 +152,20 @@ def names() -> list[str]:
     return sorted(path.parent.name for path in WEIGHTS.glob("*/config.json"))
 
 
+def available_memory() -> int:
+    """Bytes of memory that are free, in a container (Binder, Docker) those within its limit."""
+    import psutil
+
+    available = psutil.virtual_memory().available
+    group = Path("/sys/fs/cgroup")  # a container may have less than its machine
+    try:
+        used = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())["anon"]
+        available = min(available, int((group / "memory.max").read_text()) - int(used))
+    except (OSError, ValueError, KeyError):  # not in a container, or no limit: "max"
+        pass
+    return int(available)
+
+
 def load(
     name: str = "atlas", transcoders: str = "plt", weights: str | Path | None = None, *, dtype: Any = None,
     device: str | None = None, offload: str | None = None, backend: str = "transformerlens", otherwise: str | None = None,

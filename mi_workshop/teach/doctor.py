@@ -15,8 +15,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import psutil
 from packaging.requirements import Requirement
+
+from mi_workshop.models import available_memory
 
 PACKAGE = "mi-workshop"
 WEIGHTS = Path(__file__).parents[1] / "models" / "weights" / "atlas"
@@ -140,14 +141,7 @@ def _weights() -> Row:
 
 
 def _memory() -> Row:
-    available = psutil.virtual_memory().available
-    group = Path("/sys/fs/cgroup")  # a container (Binder, Docker) may have less than its machine
-    try:
-        used = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())["anon"]
-        available = min(available, int((group / "memory.max").read_text()) - int(used))
-    except (OSError, ValueError, KeyError):  # not in a container, or no limit: "max"
-        pass
-    gb = available / 1e9
+    gb = available_memory() / 1e9
     ok = gb >= MEMORY_GB
     todo = "" if ok else f"Close other programs and notebooks until {MEMORY_GB:.0f} GB is free."
     return Row("memory", ok, f"{gb:.1f} GB available", todo)
