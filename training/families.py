@@ -22,7 +22,6 @@ from mi_workshop.dictionary.universality import Matched, matched, untrained
 from mi_workshop.models import Model
 
 LAYERS, WIDTHS, WIDTH = (1, 2), (128, 512, 2048), 512
-PER_TOKEN, STEPS = {1: 4, 2: 8}, 600  # as the dictionaries that ship
 RUNS = (1, 2, 3)
 CHOSEN = ("a language", "a place", "a place in the United States", "Arizona", "Greece", "a surname", "the answer is a capital", "the answer is 'Austin'")  # fmt: skip
 BINS = np.linspace(0, 1, 21)
@@ -37,16 +36,20 @@ def main() -> None:
         k: [] for k in ("splitting", "becomes", "universality", "histogram", "runs")
     }
 
+    recipes: dict[str, dict[str, int]] = {}
     for layer in LAYERS:
+        ours = {w: dictionary.load("atlas", layer=layer, width=w) for w in WIDTHS}
+        theirs = dictionary.load("atlas-twin", layer=layer, width=WIDTH)
+        as_shipped = {key: ours[WIDTH].provenance[key] for key in ("k", "steps")}
 
-        def fit(model: Model, seed: int, layer: int = layer) -> dictionary.SparseDictionary:
-            return dictionary.train(model, layer, WIDTH, k=PER_TOKEN[layer], steps=STEPS, seed=seed, progress=False)
+        def fit(
+            model: Model, seed: int, layer: int = layer, recipe: dict[str, int] = as_shipped
+        ) -> dictionary.SparseDictionary:
+            return dictionary.train(model, layer, WIDTH, seed=seed, progress=False, **recipe)
 
         def keep(key: str, table: pd.DataFrame, layer: int = layer) -> None:
             tables[key].append(pd.concat({layer: table}, names=["layer"]))
 
-        ours = {w: dictionary.load("atlas", layer=layer, width=w) for w in WIDTHS}
-        theirs = {w: dictionary.load("atlas-twin", layer=layer, width=w) for w in WIDTHS}
         runs = [ours[WIDTH], *(fit(atlas, seed) for seed in RUNS)]
         for name, sizes in (("shipped", ours), ("other starts", ours | {WIDTH: runs[1]})):
             found = families(atlas, list(sizes.values()))
@@ -54,10 +57,10 @@ def main() -> None:
             keep("splitting", pd.concat({name: live.join(found.controls)}, names=["start"]))
             if name == "shipped":
                 keep("becomes", found.becomes(CHOSEN))
-        pairs = {f"twin, {w}": matched(atlas, ours[w], twin, theirs[w]) for w in WIDTHS}
+        pairs = {"atlas and twin": matched(atlas, ours[WIDTH], twin, theirs)}
         empty = [fit(model, seed + 10) for seed, model in enumerate(nothing)]
         pairs["two untrained models"] = matched(nothing[0], empty[0], nothing[1], empty[1])
-        pairs["untrained"] = matched(atlas, ours[WIDTH], nothing[0], empty[0])
+        pairs["atlas and untrained"] = matched(atlas, ours[WIDTH], nothing[0], empty[0])
         pairs |= {
             f"run {i} and run {j}": matched(atlas, runs[i], atlas, runs[j])
             for i, j in combinations(range(len(runs)), 2)
@@ -68,13 +71,8 @@ def main() -> None:
         keep("runs", pd.DataFrame({n: recurrence(p) for n, p in pairs.items()}).T.rename_axis("pair"))
         stored = {key: pd.concat(parts) for key, parts in tables.items()}
         took = time.perf_counter() - start
-        results.store(
-            "families",
-            stored,
-            "python -m training.families",
-            took,
-            dictionaries=f"{STEPS} steps, {PER_TOKEN} features per token by layer",
-        )
+        recipes |= {f"layer {layer}": as_shipped}
+        results.store("families", stored, "python -m training.families", took, seeds=list(RUNS), recipe=recipes)
         print(f"layer {layer}: {took:.0f} s", flush=True)
 
 

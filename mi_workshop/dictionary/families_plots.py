@@ -28,7 +28,7 @@ NEAR = 10
 
 
 def plane(near: np.ndarray, layout: str) -> tuple[np.ndarray, float, float]:
-    """Places [feature, 2] from the likeness of each two features (a Gram matrix with 1 on the diagonal), share of features whose nearest other
+    """Places [feature, 2] from the likeness of each two features (a Gram matrix), share of features whose nearest other
     is among the ``NEAR`` nearest in the plane, share of the variance that the plane holds (NaN for t-SNE)."""
     if layout == "tsne":
         from sklearn.manifold import TSNE
@@ -39,8 +39,9 @@ def plane(near: np.ndarray, layout: str) -> tuple[np.ndarray, float, float]:
         centred = near - near.mean(0) - near.mean(1, keepdims=True) + near.mean()
         values, vectors = eigh(centred, subset_by_index=(len(near) - 2, len(near) - 1))
         xy, variance = vectors * np.sqrt(values.clip(0)), values.sum() / np.trace(centred)
-    flat, full = xy @ xy.T - 0.5 * (xy**2).sum(1), near - 2 * np.eye(len(near))
-    np.fill_diagonal(flat, -np.inf)
+    flat, full = xy @ xy.T - 0.5 * (xy**2).sum(1), near - 0.5 * near.diagonal()
+    for likeness in (flat, full):
+        np.fill_diagonal(likeness, -np.inf)
     shown = np.argpartition(-flat, min(NEAR, len(flat)) - 1, axis=1)[:, :NEAR]
     return xy, float((shown == full.argmax(1)[:, None]).any(1).mean()), float(variance)
 
