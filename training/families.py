@@ -45,7 +45,9 @@ def main() -> None:
         def fit(
             model: Model, seed: int, layer: int = layer, recipe: dict[str, int] = as_shipped
         ) -> dictionary.SparseDictionary:
-            return dictionary.train(model, layer, WIDTH, seed=seed, progress=False, **recipe)
+            return dictionary.train(
+                model, layer, WIDTH, k=recipe["k"], steps=recipe["steps"], seed=seed, progress=False
+            )
 
         def keep(key: str, table: pd.DataFrame, layer: int = layer) -> None:
             tables[key].append(pd.concat({layer: table}, names=["layer"]))

@@ -15,7 +15,7 @@ After Bricken et al. 2023, "Towards Monosemanticity" (A/0, A/1, A/2 with 512, 4,
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -39,8 +39,8 @@ class Families(Shown):
     """``table``, by (width, feature): label (``concept, family, f1, precision, recall, tokens``) and, but for the smallest dictionary, ``parent,
     cosine, implied``, and by activations ``partner, correlation, implied_partner``; ``agree``: both are one feature. ``controls``, by width: see ``families``."""
 
-    model: Model
-    dictionaries: list[SparseDictionary]
+    model: Model = field(repr=False)
+    dictionaries: list[SparseDictionary] = field(repr=False)
     table: pd.DataFrame
     controls: pd.DataFrame
 
@@ -116,7 +116,7 @@ class Map(Result):
     """``places`` of the live features [feature, 2], in the order of ``families.table``. What it hides: ``kept`` is the share of features whose nearest other is among the
     ten nearest in the plane; ``variance``, for PCA, the share that the plane holds."""
 
-    families: Families
+    families: Families = field(repr=False)
     by: str
     layout: str
     places: np.ndarray

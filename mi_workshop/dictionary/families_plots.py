@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from scipy.linalg import eigh
 
 from mi_workshop.dictionary.core import SparseDictionary
-from mi_workshop.dictionary.families import Map, Tree
+from mi_workshop.dictionary.families import LINKS, Map, Tree
 from mi_workshop.plots import BLUE, GREY, INK, ORANGE, new_figure, open_frames
 from mi_workshop.show import counted
 
@@ -33,7 +33,7 @@ def plane(near: np.ndarray, layout: str) -> tuple[np.ndarray, float, float]:
     if layout == "tsne":
         from sklearn.manifold import TSNE
 
-        xy = TSNE(2, metric="precomputed", init="random", perplexity=min(15, len(near) / 4), max_iter=300, random_state=0, n_jobs=1).fit_transform((1 - near).clip(0))  # fmt: skip
+        xy = TSNE(2, metric="precomputed", init="random", perplexity=min(8, len(near) / 4), max_iter=300, angle=0.7, random_state=0, n_jobs=1).fit_transform((1 - near).clip(0))  # fmt: skip
         variance = np.nan
     else:
         centred = near - near.mean(0) - near.mean(1, keepdims=True) + near.mean()
@@ -43,7 +43,7 @@ def plane(near: np.ndarray, layout: str) -> tuple[np.ndarray, float, float]:
     for likeness in (flat, full):
         np.fill_diagonal(likeness, -np.inf)
     shown = np.argpartition(-flat, min(NEAR, len(flat)) - 1, axis=1)[:, :NEAR]
-    return xy, float((shown == full.argmax(1)[:, None]).any(1).mean()), float(variance)
+    return xy.astype(float), float((shown == full.argmax(1)[:, None]).any(1).mean()), float(variance)
 
 
 def _by_size(picture: Map) -> list[tuple[SparseDictionary, pd.DataFrame, np.ndarray]]:
@@ -80,14 +80,14 @@ def _title(picture: Map) -> str:
 
 def plotly_map(picture: Map, trees: int = 20) -> dict[str, Any]:
     """The map as data and layout: on hover label, F1 and parent; a menu picks one family of concepts or one of the largest ``trees``."""
-    traces = []
+    traces, digits = [], 3 - int(np.log10(np.ptp(picture.places)))
     for (d, table, xy), (_, symbol, colour, size) in zip(_by_size(picture), LOOKS, strict=False):
         text = []
         for feature, row in table.iterrows():
             parent = f"<br>parent {row.parent:.0f}, cosine {row.cosine:.2f}" if row.get("parent", np.nan) >= 0 else ""
             text.append(f"{feature}: {html.escape(row.concept)}<br>F1 {row.f1:.2f}, {counted(int(row.tokens), 'token')}{parent}")  # fmt: skip
         traces.append({
-            "type": "scatter", "mode": "markers", "name": f"{d.width} ({len(table)} live)", "x": xy[:, 0].round(3).tolist(), "y": xy[:, 1].round(3).tolist(), "text": text,
+            "type": "scatter", "mode": "markers", "name": f"{d.width} ({len(table)} live)", "x": xy[:, 0].round(digits).tolist(), "y": xy[:, 1].round(digits).tolist(), "text": text,
             "hovertemplate": "%{text}<extra></extra>", "marker": {"symbol": symbol, "color": colour, "size": size, "opacity": 0.75, "line": {"width": 1.5 if "open" in symbol else 0}},
             "selected": {"marker": {"opacity": 1}}, "unselected": {"marker": {"opacity": 0.07}},
         })  # fmt: skip
@@ -107,11 +107,13 @@ def _menu(picture: Map, trees: int) -> list[dict[str, Any]]:
     lit: dict[str, list[list[int]] | None] = {"all features": None}
     for kind in families.table.family.value_counts().index:
         lit[f"labels: {kind}"] = [np.flatnonzero(t.family == kind).tolist() for t in tables]
-    grown = [families.tree(int(i), by=picture.by) for i in tables[0].index]
-    for tree in sorted(grown, key=lambda t: -len(t.table))[:trees]:
-        members = set(tree.table.index)
-        name = f"tree of {tree.table.index[0][1]}: {html.escape(tree.table.concept.iloc[0])} ({len(members)})"
-        lit[name] = [[i for i, f in enumerate(t.index) if (d.width, f) in members] for d, t in zip(families.dictionaries, tables, strict=True)]  # fmt: skip
+    root = tables[0].index.to_series()
+    roots = [root.to_numpy()]
+    for table in tables[1:]:
+        roots.append((root := table[LINKS[picture.by]].map(root)).to_numpy())
+    for eldest, members in pd.Series(np.concatenate(roots)).value_counts().head(trees).items():
+        name = f"tree of {eldest:.0f}: {html.escape(tables[0].concept[eldest])} ({members})"
+        lit[name] = [np.flatnonzero(of == eldest).tolist() for of in roots]
     return [
         {"label": name, "method": "restyle", "args": [{"selectedpoints": points or [None] * len(tables)}]}
         for name, points in lit.items()

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from scipy.sparse import csc_array, csr_array
 
 from mi_workshop.circuits.corpus import training_text
 from mi_workshop.concepts import concepts
@@ -118,12 +119,12 @@ def matched(model_a: Model, dictionary_a: SparseDictionary, model_b: Model, dict
     return Matched(model_a.name, model_b.name, table, controls)
 
 
-def _cut(model: Model, dictionary: SparseDictionary, tokens: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _cut(model: Model, dictionary: SparseDictionary, tokens: np.ndarray, rng: np.random.Generator) -> csc_array:
     """What random directions read, each above the value that it passes as often as a live feature fires [token, direction]."""
     x = activations(model, dictionary.reads).numpy()
-    read = (x - x.mean(0)) @ rng.normal(size=(x.shape[1], len(tokens))).astype(np.float32)
-    level = np.array([np.partition(column, -n)[-n] for column, n in zip(read.T, tokens, strict=True)])
-    return np.maximum(read - level, 0)
+    read = rng.normal(size=(len(tokens), x.shape[1])).astype(np.float32) @ (x - x.mean(0)).T
+    level = [np.partition(row, -n)[-n] for row, n in zip(read, tokens, strict=True)]
+    return csr_array(np.maximum(read - np.array(level)[:, None], 0)).T.tocsc()
 
 
 def _neurons(model: Model, layer: int) -> str:
