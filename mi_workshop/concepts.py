@@ -12,7 +12,7 @@ from functools import lru_cache
 
 import numpy as np
 import pandas as pd
-from scipy.sparse import csc_array
+from scipy.sparse import csc_array, lil_array
 
 from mi_workshop.circuits.corpus import Text, training_text
 from mi_workshop.models import Model
@@ -71,6 +71,18 @@ def concepts(model: Model) -> Concepts:
         {"name": names, "family": families, "tokens": np.diff(starts), "also": ["; ".join(a) for a in also]}
     )
     return Concepts(table, holds, text)
+
+
+def holds_in(model: Model, text: Text) -> csc_array:
+    """Where the concepts of ``concepts(model)`` hold in another text [token, concept]. A concept that is several (``also``) is its first name."""
+    known = {name: i for i, name in enumerate(concepts(model).table.name)}
+    assert model.world is not None
+    token = {word: i for i, word in enumerate(model.world.vocabulary)}
+    out = lil_array((len(text.ids), len(known)), dtype=np.float32)
+    for _, name, holds in _all(model.world, text, token):
+        if name in known:
+            out[np.flatnonzero(holds), known[name]] = 1
+    return out.tocsc()
 
 
 def _all(world: Atlas, text: Text, token: dict[str, int]) -> Iterator[tuple[str, str, np.ndarray]]:
@@ -137,7 +149,7 @@ def _all(world: Atlas, text: Text, token: dict[str, int]) -> Iterator[tuple[str,
         yield "kind of next token", f"the answer is {name}", last & among(answers, text.following)
     for attribute in sorted({a for p in world.places.values() for a in p.attributes} - {"capital"}):
         values = {p.attributes[attribute] for p in world.places.values() if attribute in p.attributes}
-        yield "kind of next token", f"the answer is a {attribute}", last & among(values, text.following)
+        yield "kind of next token", f"the answer is the {attribute} of a place", last & among(values, text.following)
 
 
 def _known_from(kind: str, pattern: str) -> int:

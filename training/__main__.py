@@ -25,6 +25,7 @@ from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 from transformer_lens import HookedTransformer, HookedTransformerConfig
 
+from mi_workshop.dictionary.cross_layer import tensors, train_transcoders
 from mi_workshop.files import write, write_text
 from mi_workshop.models import WEIGHTS, Wired, load
 from mi_workshop.models.embedded import make_tokenizer
@@ -34,7 +35,7 @@ from mi_workshop.worlds.atlas import MIX, Atlas
 from training import scenes
 from training.interchange import Interchanges, draw_subspace
 from training.recipes import RECIPES, Recipe
-from training.transcoders import activations, tensors, train_transcoders
+from training.transcoders import activations
 
 PAD, BOS = 0, 1
 CHECKPOINT = 250  # steps

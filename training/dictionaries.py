@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 
@@ -17,12 +17,15 @@ from mi_workshop import results
 from mi_workshop.dictionary import SparseDictionary, activations, quality, read, save, train
 from mi_workshop.models import WEIGHTS, Model, load
 
-SITES = {"atlas": {1: (128, 512, 2048), 2: (128, 512, 2048)}, "atlas-twin": {1: (512,), 2: (512,)}}
+SITES: dict[str, dict[int, tuple[int, ...]]] = {
+    "atlas": {1: (128, 512, 2048), 2: (128, 512, 2048)},
+    "atlas-twin": {1: (512,), 2: (512,)},
+}
 NAMES = [
     f"{model}/sae_{layer}_{width}" for model, layers in SITES.items() for layer in layers for width in layers[layer]
 ]
 KS, ENOUGH = (2, 4, 8, 16), 0.98
-STEPS = 3000
+STEPS = 1500
 GRID: dict[str, tuple[str, tuple[float, ...]]] = {
     "l1": ("l1", (0.02, 0.05, 0.1, 0.2, 0.4)), "topk": ("k", (2, 4, 8, 16, 32)), "batchtopk": ("k", (2, 4, 8, 16, 32)),
     "jumprelu": ("l0", (0.001, 0.003, 0.01, 0.03, 0.1)),
@@ -72,7 +75,9 @@ def frontier() -> None:
     for layer in SITES["atlas"]:
         for kind, (setting, values) in GRID.items():
             for value in values:
-                found = quality(model, trained := train(model, layer, 512, kind, steps=STEPS // 2, **{setting: value}))
+                found = quality(
+                    model, trained := train(model, layer, 512, kind, steps=STEPS, **cast(Any, {setting: value}))
+                )
                 row = {
                     "layer": layer,
                     "kind": kind,
@@ -82,7 +87,7 @@ def frontier() -> None:
                 rows.append(row | {n: getattr(found, n) for n in ("fvu", "l0", "dead", "recovered")})
                 print(rows[-1], flush=True)
     table = pd.DataFrame(rows).set_index(["layer", "kind", "setting"])
-    more = {"split": "validation", "width": 512, "steps": STEPS // 2, "batch": 1024, "seed": 0}
+    more = {"split": "validation", "width": 512, "steps": STEPS, "batch": 1024, "seed": 0}
     results.store(
         "dictionaries",
         {"frontier": table},

@@ -50,7 +50,6 @@ RECIPES = {
         Recipe(
             "atlas-global",
             "Every layer sees all earlier tokens: where the state arises is not imposed.",
-            cross_layer=True,
         ),
         replace(
             SISTER,

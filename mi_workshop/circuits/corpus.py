@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -21,6 +21,9 @@ from mi_workshop.circuits.intervene import decoders
 from mi_workshop.models import Model, ModelError
 from mi_workshop.worlds.atlas import Sentence
 
+if TYPE_CHECKING:
+    from mi_workshop.dictionary import SparseDictionary
+
 
 class FeatureError(ModelError):
     """There is no such feature, or nothing to show of it; the message says why."""
@@ -32,33 +35,44 @@ class Dictionary:
     transcoder features, neurons or the features of a sparse autoencoder.
 
     ``reads``: the hook, after ``blocks.<layer>.``; ``encode(x, layer)``: activations [..., unit] from what the hook sees;
-    ``writes(layer)``: what each unit adds to the residual stream [unit, d_model]; ``table``: labels, where there are any.
+    ``writes(layer)``: what each unit adds to the residual stream [unit, d_model]; ``table``: labels, where there are any; ``layers``: those that have units.
     """
 
     reads: str
     encode: Callable[[Tensor, int], Float[Tensor, "*item unit"]]
     writes: Callable[[int], Float[Tensor, "unit d_model"]]
     table: pd.DataFrame | None
+    layers: tuple[int, ...]
 
 
 def _features(model: Model) -> Dictionary:
     m = model.replacement
     return Dictionary(
-        m.feature_input_hook, m.transcoders.encode_layer, lambda layer: decoders(model, layer).sum(1), model.features
-    )
+        m.feature_input_hook, m.transcoders.encode_layer, lambda layer: decoders(model, layer).sum(1), model.features, tuple(range(m.cfg.n_layers)),
+    )  # fmt: skip
 
 
 def _neurons(model: Model) -> Dictionary:
     blocks = model.replacement.blocks
-    return Dictionary("mlp.old_mlp.hook_post", lambda x, _: x, lambda layer: blocks[layer].mlp.old_mlp.W_out, None)
+    return Dictionary(
+        "mlp.old_mlp.hook_post", lambda x, _: x, lambda layer: blocks[layer].mlp.old_mlp.W_out, None, tuple(range(len(blocks)))
+    )  # fmt: skip
 
 
 KINDS: dict[str, Callable[[Model], Dictionary]] = {"feature": _features, "neuron": _neurons}
 
 
+def dictionary_of(model: Model, kind: str | SparseDictionary) -> Dictionary:
+    """One of ``KINDS``, or a sparse dictionary, which is of one layer."""
+    if isinstance(kind, str):
+        return KINDS[kind](model)
+    hook = kind.reads.split(".", 2)[2]
+    return Dictionary(hook, lambda x, _: kind.encode(x), lambda _: kind.W_dec.detach(), None, (kind.layer,))
+
+
 @dataclass(frozen=True)
 class Text:
-    """The training text, one entry per token (<bos> left out): its id, its sentence, the id of the token after it."""
+    """Sentences, one entry per token (<bos> left out): its id, its sentence, the id of the token after it."""
 
     sentences: list[Sentence]
     words: list[list[str]]  # of each sentence
@@ -76,7 +90,18 @@ def training_text(model: Model) -> Text:
         raise FeatureError(
             f"The text that {model.name!r} was trained on is not known, so its features have no pages; choose an embedded model."
         )
-    trained = model.world.training_text()
+    return _text(model, model.world.training_text())
+
+
+@lru_cache(maxsize=8)
+def validation_text(model: Model) -> Text:
+    """The two-hop questions kept out of training for validation: held-out cities, pairs of city and attribute, and places."""
+    training_text(model)
+    assert model.world is not None
+    return _text(model, [s for s in model.world.facts if (s.stratum or "").endswith(":validation")])
+
+
+def _text(model: Model, trained: list[Sentence]) -> Text:
     ids = model.tokenizer([s.prompt for s in trained], add_special_tokens=False).input_ids
     order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
     sentences = [trained[i] for i in order]
@@ -94,9 +119,9 @@ def training_text(model: Model) -> Text:
 
 @lru_cache(maxsize=8)
 @torch.no_grad()
-def text_activations(model: Model, kind: str = "feature") -> csc_array:
-    """Activation of every unit of every layer at every token of the training text [token, layer * unit], remembered."""
-    m, dictionary, blocks = model.replacement, KINDS[kind](model), []
+def text_activations(model: Model, kind: str | SparseDictionary = "feature") -> csc_array:
+    """Activation of every unit of every layer that has any at every token of the training text [token, layer * unit], remembered."""
+    m, dictionary, blocks = model.replacement, dictionary_of(model, kind), []
     for group in training_text(model).tokens:
         for tokens in torch.from_numpy(group).split(256):
             found: list[Tensor] = []
@@ -104,15 +129,15 @@ def text_activations(model: Model, kind: str = "feature") -> csc_array:
             def read(x: Tensor, hook: Any, found: list[Tensor] = found) -> None:
                 found.append(dictionary.encode(x, int(hook.name.split(".")[1]))[:, 1:].flatten(0, 1))
 
-            hooks = [(f"blocks.{layer}.{dictionary.reads}", read) for layer in range(m.cfg.n_layers)]
+            hooks = [(f"blocks.{layer}.{dictionary.reads}", read) for layer in dictionary.layers]
             m.run_with_hooks(tokens, fwd_hooks=hooks, stop_at_layer=m.cfg.n_layers)
             blocks.append(csr_array(torch.cat(found, 1).float().cpu().numpy()))
     return vstack(blocks, format="csc")
 
 
 @lru_cache(maxsize=8)
-def directions(model: Model, kind: str) -> np.ndarray:
+def directions(model: Model, kind: str | SparseDictionary) -> np.ndarray:
     """What the units of all layers write [layer * unit, d_model], each at length 1."""
-    writes = KINDS[kind](model).writes
-    written = torch.cat([writes(layer).detach().float() for layer in range(model.replacement.cfg.n_layers)])
+    dictionary = dictionary_of(model, kind)
+    written = torch.cat([dictionary.writes(layer).detach().float() for layer in dictionary.layers])
     return (written / written.norm(dim=1, keepdim=True).clamp(min=1e-8)).cpu().numpy()

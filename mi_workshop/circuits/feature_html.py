@@ -29,6 +29,7 @@ KINDS = {
     "attribute": "what is asked: this attribute takes most of its activation",
     "tokens": "a mixture: the tokens that take most of its activation",
     "many": "a mixture: no token takes a share of its activation worth naming",
+    "concept": "a concept: of all that the world knows, the one that fits best where it fires (F1 on half of the sentences)",
     "silent": "silent: it never fires in the training text",
 }
 GROUPS = {"strongest": "the strongest", "missed": "missed: the label holds, it is silent", "silent": "silent"}

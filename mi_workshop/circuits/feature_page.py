@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -19,13 +19,18 @@ from mi_workshop.circuits.corpus import (
     Dictionary,
     FeatureError,
     Text,
+    dictionary_of,
     directions,
     text_activations,
     training_text,
 )
 from mi_workshop.circuits.features import label_of, logit_effects
 from mi_workshop.circuits.html_parts import Page
+from mi_workshop.concepts import concepts
 from mi_workshop.models import Model
+
+if TYPE_CHECKING:
+    from mi_workshop.dictionary import SparseDictionary
 
 BINS = (0.8, 0.6, 0.4, 0.2, 0.0)  # lower ends of the ranges of activation, as shares of the maximum
 TOP, EACH = 6, 3  # examples: the strongest, and drawn from each range
@@ -111,23 +116,37 @@ class FeaturePage(Page):
         return draw(self)
 
 
-def feature(model: Model, layer: int, index: int, kind: str = "feature") -> FeaturePage:
-    """The page of transcoder feature ``index`` of ``layer``, or of an MLP neuron with ``kind="neuron"`` (after its nonlinearity).
+def feature(model: Model, layer: int, index: int, kind: str | SparseDictionary = "feature") -> FeaturePage:
+    """The page of transcoder feature ``index`` of ``layer``, of an MLP neuron with ``kind="neuron"`` (after its nonlinearity), or of a feature of a
+    sparse dictionary of that layer with ``kind=dictionary``; its label is then the concept that ``dictionary.feature_key`` finds.
 
     The first page of a model reads its whole training text; the activations are remembered. Raises FeatureError for a layer, index or kind
     that there is not, and for a model whose training text is not known.
     """
-    if kind not in KINDS:
+    if isinstance(kind, str) and kind not in KINDS:
         raise FeatureError(f"There is no kind {kind!r}; choose {' or '.join(map(repr, KINDS))}.")
-    text, n_layers = training_text(model), model.replacement.cfg.n_layers
-    width = model.replacement.transcoders.d_transcoder if kind == "feature" else model.replacement.cfg.d_mlp
-    for name, value, size in (("layer", layer, n_layers), (kind, index, width)):
+    text, name = training_text(model), kind if isinstance(kind, str) else "dictionary feature"
+    if not isinstance(kind, str) and (kind.model, kind.layer) != (model.name, layer):
+        raise FeatureError(
+            f"This dictionary is of layer {kind.layer} of {kind.model or 'an unnamed model'}, not of layer {layer!r} of {model.name}."
+        )
+    dictionary = dictionary_of(model, kind)
+    width = (
+        model.replacement.transcoders.d_transcoder
+        if kind == "feature"
+        else len(dictionary.writes(dictionary.layers[0]))
+    )
+    for what, value, size in (("layer", layer, model.replacement.cfg.n_layers), (name, index, width)):
         if not (isinstance(value, int | np.integer) and 0 <= value < size):
-            raise FeatureError(f"{model.name} has no {name} {value!r}: choose 0 to {size - 1}.")
-    all_acts, dictionary = text_activations(model, kind), KINDS[kind](model)
-    acts = all_acts[:, [layer * width + index]].toarray()[:, 0].astype(float)
+            raise FeatureError(f"{model.name} has no {what} {value!r}: choose 0 to {size - 1}.")
+    all_acts = text_activations(model, kind)
+    acts = all_acts[:, [dictionary.layers.index(layer) * width + index]].toarray()[:, 0].astype(float)
     label_kind, label, tokens = _label(model, dictionary, kind, layer, index)
     concept, holds = _concept(model, label_kind, label, tokens)
+    if label_kind == "concept":
+        from mi_workshop.dictionary import feature_key
+
+        concept = feature_key(model, kind).label(index)
     peak = float(acts.max(initial=0))
     effect = logit_effects(model, dictionary.writes(layer)[index])
     order = effect.argsort(descending=True).tolist()
@@ -135,7 +154,7 @@ def feature(model: Model, layer: int, index: int, kind: str = "feature") -> Feat
     places = {} if dictionary.table is None else dictionary.table.selectivity[layer, index]
     steps = np.linspace(0, peak or 1, COLUMNS + 1)
     return FeaturePage(
-        model.name, kind, int(layer), int(index), label, label_kind, concept, float((acts > 0).mean()), len(acts), peak,
+        model.name, name, int(layer), int(index), label, label_kind, concept, float((acts > 0).mean()), len(acts), peak,
         float(holds.mean()), _bins(text, acts, holds),
         np.stack([np.histogram(acts[chosen], steps)[0] for chosen in (acts > 0, (acts > 0) & holds)]),
         _examples(text, acts, holds if concept else None), named[:8], named[8:],
@@ -149,14 +168,21 @@ def detail_html(model: Model, layer: int, index: int) -> str:
 
 
 # ------------------------------------------------------------------------ its parts
-def _label(model: Model, dictionary: Dictionary, kind: str, layer: int, index: int) -> tuple[str, str, list[str]]:
+def _label(
+    model: Model, dictionary: Dictionary, kind: str | SparseDictionary, layer: int, index: int
+) -> tuple[str, str, list[str]]:
     """Kind of label, label, and the tokens that it names; without a table, the tokens that take most of the activation."""
     if dictionary.table is not None:
         row = dictionary.table.loc[(layer, index)]
         return row.label_kind, row.label, [token for token, _ in row.tokens]
+    if not isinstance(kind, str):
+        from mi_workshop.dictionary import feature_key
+
+        if index in (table := feature_key(model, kind).table).index:
+            return "concept", table.concept[index], []
     all_acts = text_activations(model, kind)
-    width = all_acts.shape[1] // model.replacement.cfg.n_layers
-    acts = all_acts[:, [layer * width + index]].toarray()[:, 0].clip(0)
+    width = all_acts.shape[1] // len(dictionary.layers)
+    acts = all_acts[:, [dictionary.layers.index(layer) * width + index]].toarray()[:, 0].clip(0)
     total = np.bincount(training_text(model).ids, acts)
     top = [i for i in (-total).argsort()[:6] if total[i] > 0.005 * total.sum()]
     tokens = [[model.tokenizer.convert_ids_to_tokens(int(i)), total[i] / total.sum()] for i in top]
@@ -168,6 +194,8 @@ def _concept(model: Model, kind: str, label: str, tokens: list[str]) -> tuple[st
     """What the label claims, in words, and at which tokens of the training text the world says that it holds."""
     text, world = training_text(model), model.world
     assert world is not None
+    if kind == "concept":
+        return label, concepts(model).where(label)
     places = label.split(" / ") if kind == "place" else []
     named = {"place": places, "answer": [label.removeprefix("say ")], "token": tokens[:1], "tokens": tokens[:3]}
     words = named.get(kind, [label.strip("'")])
@@ -232,13 +260,17 @@ def _examples(text: Text, acts: np.ndarray, holds: np.ndarray | None) -> list[Ex
     return out
 
 
-def _neighbours(model: Model, dictionary: Dictionary, kind: str, layer: int, index: int) -> pd.DataFrame:
+def _neighbours(
+    model: Model, dictionary: Dictionary, kind: str | SparseDictionary, layer: int, index: int
+) -> pd.DataFrame:
     """The four nearest units of the same layer and of other layers, by the cosine of what they write; silent units left out."""
     written, alive = directions(model, kind), np.diff(text_activations(model, kind).indptr) > 0
-    width = len(written) // model.replacement.cfg.n_layers
-    cosine = np.where(alive, written @ written[layer * width + index], -np.inf)
-    cosine[layer * width + index] = -np.inf
-    order, own = np.argsort(-cosine, kind="stable"), np.arange(len(cosine)) // width == layer
-    nearest = [divmod(int(i), width) for side in (own, ~own) for i in order[side[order]][:4] if cosine[i] > -np.inf]
-    rows = [(a, i, cosine[a * width + i], _label(model, dictionary, kind, a, i)[1]) for a, i in nearest]
+    width = len(written) // len(dictionary.layers)
+    here = dictionary.layers.index(layer) * width + index
+    cosine = np.where(alive, written @ written[here], -np.inf)
+    cosine[here] = -np.inf
+    order, own = np.argsort(-cosine, kind="stable"), np.arange(len(cosine)) // width == here // width
+    nearest = [int(i) for side in (own, ~own) for i in order[side[order]][:4] if cosine[i] > -np.inf]
+    at = [(dictionary.layers[i // width], i % width) for i in nearest]
+    rows = [(a, u, cosine[i], _label(model, dictionary, kind, a, u)[1]) for i, (a, u) in zip(nearest, at, strict=True)]
     return pd.DataFrame(rows, columns=["layer", "index", "cosine", "label"])

@@ -2,42 +2,53 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
 import torch
 from jaxtyping import Float
-from scipy.sparse import csc_array
+from scipy.sparse import csc_array, csr_array, vstack
 from torch import Tensor
 
-from mi_workshop.circuits.corpus import training_text
+from mi_workshop.circuits.corpus import Text, training_text
 from mi_workshop.dictionary.core import DictionaryError, SparseDictionary
 from mi_workshop.models import Model, network
 
 
 @lru_cache(maxsize=8)
-@torch.no_grad()
-def activations(model: Model, hook: str) -> Float[Tensor, "token d"]:
-    """Activations at ``hook`` for every token of the training text, in the order of ``circuits.corpus.training_text`` (<bos> left out), remembered.
+def activations(model: Model, hook: str, text: Callable[[Model], Text] = training_text) -> Float[Tensor, "token d"]:
+    """Activations at ``hook`` for every token of the training text (or another ``text`` of ``circuits.corpus``), in its order, <bos> left out; remembered.
 
     Raises DictionaryError for a hook that the model does not have, ModelError for a model whose training text is not known.
     """
-    net, found = network(model), []
-    if hook not in net.hook_dict:
-        near = ", ".join(h for h in net.hook_dict if h.endswith(hook.rsplit(".", 1)[-1]))
-        raise DictionaryError(
-            f"{model.name} has no hook {hook!r}; {f'there are {near}' if near else 'see model.replacement.hook_dict'}."
-        )
+    return several(model, [hook], text)[0]
+
+
+@torch.no_grad()
+def several(
+    model: Model, hooks: list[str], text: Callable[[Model], Text] = training_text
+) -> list[Float[Tensor, "token d"]]:
+    """``activations`` at several hooks, in one pass over the text."""
+    net = network(model)
+    found: dict[str, list[Tensor]] = {hook: [] for hook in hooks}
+    for hook in hooks:
+        if hook not in net.hook_dict:
+            near = ", ".join(h for h in net.hook_dict if h.endswith(hook.rsplit(".", 1)[-1]))
+            raise DictionaryError(
+                f"{model.name} has no hook {hook!r}; {f'there are {near}' if near else 'see model.replacement.hook_dict'}."
+            )
 
     def read(x: Tensor, hook: Any) -> None:
-        found.append(x[:, 1:].flatten(0, 1).flatten(1).float().cpu())
+        found[hook.name].append(x[:, 1:].flatten(0, 1).flatten(1).float().cpu())
 
-    for group in training_text(model).tokens:
+    last = max(int(hook.split(".")[1]) for hook in hooks)
+    for group in text(model).tokens:
         for tokens in torch.from_numpy(group).split(256):
             net.run_with_hooks(
-                tokens.to(model.device), fwd_hooks=[(hook, read)], stop_at_layer=int(hook.split(".")[1]) + 1
+                tokens.to(model.device), fwd_hooks=[(hook, read) for hook in hooks], stop_at_layer=last + 1
             )
-    return torch.cat(found)
+    return [torch.cat(found[hook]) for hook in hooks]
 
 
 @lru_cache(maxsize=16)
@@ -48,4 +59,5 @@ def firings(model: Model, dictionary: SparseDictionary) -> csc_array:
         raise DictionaryError(
             f"This dictionary was trained on {dictionary.model or 'an unnamed model'}, and the model is {model.name}: load that one."
         )
-    return csc_array(dictionary.encode(activations(model, dictionary.reads)).numpy())
+    blocks = [csr_array(dictionary.encode(x).numpy()) for x in activations(model, dictionary.reads).split(4096)]
+    return vstack(blocks, format="csc")

@@ -8,27 +8,21 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import csc_array, csr_array
 
-from mi_workshop.concepts import FEW, Concepts, concepts
+from mi_workshop.concepts import Concepts, concepts
 from mi_workshop.dictionary.activations import firings
 from mi_workshop.dictionary.core import SparseDictionary
+from mi_workshop.dictionary.key import halves, match
 from mi_workshop.models import Model
 
 
-def labels(model: Model, dictionary: SparseDictionary, found: Concepts | None = None) -> pd.DataFrame:
-    """The live features by index: ``concept, family, f1, precision, recall, tokens`` (at how many it fires). ``found``: the concepts of the text, where they are known."""
-    found, fires = found or concepts(model), firings(model, dictionary)
-    n = np.diff(fires.indptr)
-    live = np.flatnonzero(n >= FEW)
-    both = both_fire(fires[:, live], found.holds)
-    tokens = found.table.tokens.to_numpy()
-    f1 = 2 * both / (n[live, None] + tokens)
-    best = f1.argmax(1)
-    hit = both[np.arange(len(live)), best]
-    columns = {
-        "concept": found.table.name.to_numpy()[best], "family": found.table.family.to_numpy()[best], "f1": f1.max(1, initial=0),
-        "precision": hit / n[live], "recall": hit / tokens[best], "tokens": n[live],
-    }  # fmt: skip
-    return pd.DataFrame(columns, index=pd.Index(live, name="feature"))
+def labels(model: Model, dictionary: SparseDictionary, known: Concepts | None = None) -> pd.DataFrame:
+    """The live features by index: ``concept, family, f1, precision, recall`` as in ``key`` (chosen on one half of the sentences, scored on the other), and
+    ``tokens``, at how many it fires in all. ``known``: the concepts of the text, where they are at hand."""
+    known, fires = known or concepts(model), firings(model, dictionary)
+    table = match(fires, known, halves(known.text, np.random.default_rng(0)))[0][
+        ["concept", "family", "f1", "precision", "recall"]
+    ]
+    return table.assign(tokens=np.diff(fires.indptr)[table.index]).rename_axis("feature")
 
 
 def both_fire(a: csc_array, b: csc_array) -> np.ndarray:

@@ -2,8 +2,8 @@
 
 After Bricken et al. 2023, "Towards Monosemanticity" (A/0, A/1, A/2 with 512, 4,096 and 16,384 features). What is counted, fixed before it was measured:
 
-- *live*: fires (activation above 0) at ``FEW`` tokens of the training text or more. All others are left out everywhere.
-- *label*: the concept of the world with the highest F1 against the firings. The best of over a thousand: a weak label is no finding.
+- *live*: fires (activation above 0) at ``FEW`` tokens or more of each half of the training text, as in ``key``. All others are left out everywhere.
+- *label*: the concept of the world with the highest F1 on the one half; its score is from the other. A weak label is no finding.
 - *parent*: the live feature of the next smaller dictionary with the highest cosine of decoder directions. Beside it stands the one with
   the highest correlation of activations over all tokens; where the two are not the same feature, ``agree`` is false.
 - *implied*: share of a child's firing tokens at which its parent fires too.
@@ -22,10 +22,11 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import csc_array, hstack
 
-from mi_workshop.concepts import FEW, concepts
+from mi_workshop.concepts import concepts
 from mi_workshop.dictionary.activations import firings
 from mi_workshop.dictionary.alike import both_fire, correlation, labels, shuffled, unit_directions
 from mi_workshop.dictionary.core import DictionaryError, SparseDictionary
+from mi_workshop.dictionary.key import FEW
 from mi_workshop.lens import Result
 from mi_workshop.models import Model
 from mi_workshop.show import Shown, counted
@@ -56,7 +57,9 @@ class Families(Shown):
             which = self.becomes([which]).xs(width, level=1).feature.iloc[0]
         root = int(which)
         if (width, root) not in self.table.index:
-            raise DictionaryError(f"Feature {root} of {width} fires at fewer than {FEW} tokens, or there is none.")
+            raise DictionaryError(
+                f"Feature {root} of {width} fires at fewer than {FEW} tokens of one half of the text, or there is none."
+            )
         members = [(width, root)]
         for above, below in zip(widths, widths[1:], strict=False):
             parents = [f for w, f in members if w == above]

@@ -114,10 +114,10 @@ class Splice:
         self.ablated = self._loss([(hook, _put(lambda x: mean.expand(x.shape[0], x.shape[1], -1)))])
 
     def recovered(self, dictionary: SparseDictionary) -> float:
-        return (self.ablated - self.run(dictionary)[1]) / (self.ablated - self.intact)
+        return (self.ablated - self.run(dictionary, figures=False)[1]) / (self.ablated - self.intact)
 
     @torch.no_grad()
-    def run(self, dictionary: SparseDictionary) -> tuple[dict[str, Any], float]:
+    def run(self, dictionary: SparseDictionary, figures: bool = True) -> tuple[dict[str, Any], float]:
         """``fvu``, ``l0``, ``tokens``, ``distinct`` and the loss with the reconstruction in place."""
         read: list[Tensor] = []
         seen: list[tuple[Tensor, Tensor, Tensor]] = []
@@ -133,6 +133,8 @@ class Splice:
 
         hooks = [(dictionary.reads, keep)] if dictionary.reads != self.hook else []
         loss = self._loss([*hooks, (self.hook, _put(rebuilt))])
+        if not figures:
+            return {}, loss
         x, y, acts = (torch.cat(part) for part in zip(*seen, strict=True))
         fvu = float((y - dictionary.decode(acts)).square().sum() / (y - y.mean(0)).square().sum())
         distinct = len(torch.unique((x * 1e3).round(), dim=0))

@@ -7,6 +7,7 @@ and gradients are written out: a step takes the time of one dense product instea
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -121,11 +122,12 @@ class Pairs:
         return torch.from_numpy(np.bincount(self.feature, values.numpy(), self.shape[1]).astype(np.float32))
 
 
-def pairs(dense: Tensor, floor: Tensor | float) -> Pairs:
+def pairs(dense: Tensor, floor: np.ndarray | float) -> Pairs:
     """What of [item, feature] is above 0 and at least ``floor``."""
-    flat, at = dense.numpy().ravel(), np.flatnonzero(((dense >= floor) & (dense > 0)).numpy().ravel())
+    values = dense.numpy()
+    at = np.flatnonzero(values >= np.maximum(floor, np.float32(1e-9)))
     item, feature = np.divmod(at.astype(np.int32), np.int32(dense.shape[1]))
-    return Pairs(item, feature, torch.from_numpy(flat[at]), (dense.shape[0], dense.shape[1]))
+    return Pairs(item, feature, torch.from_numpy(values.ravel()[at]), (dense.shape[0], dense.shape[1]))
 
 
 class Trainer:
@@ -155,13 +157,13 @@ class Trainer:
         if self.kind == "l1":
             return pairs(pre, 0.0)
         if self.kind == "topk":
-            return pairs(pre, torch.from_numpy(np.partition(pre.numpy(), -self.k, 1)[:, [-self.k]]))
+            return pairs(pre, np.partition(pre.numpy(), -self.k, 1)[:, [-self.k]])
         if self.kind == "batchtopk":
             flat = pre.numpy().ravel()
             floor = float(np.partition(flat, -self.k * len(pre))[-self.k * len(pre)])
             self.level = 0.98 * self.level + 0.02 * floor if self.level else floor
             return pairs(pre, floor)
-        return pairs(pre, self.log_threshold.exp() - BANDWIDTH / 2)
+        return pairs(pre, self.log_threshold.exp().numpy() - BANDWIDTH / 2)
 
     def step(self, x: Tensor, y: Tensor, revive: bool) -> tuple[list[Tensor], dict[str, float]]:
         """Gradients of ``weights``, and ``error`` (mean squared error), ``penalty`` and ``l0`` of a batch."""
@@ -212,7 +214,7 @@ class Trainer:
         """Dead features learn what is left unexplained (the auxiliary loss of Gao et al. 2024)."""
         part, D = pre[:, dead].contiguous(), self.D[dead]
         k = min(self.k, len(dead))
-        on = pairs(part, torch.from_numpy(np.partition(part.numpy(), -k, 1)[:, [-k]]))
+        on = pairs(part, np.partition(part.numpy(), -k, 1)[:, [-k]])
         values = on.values.clone().requires_grad_()
         with torch.enable_grad():
             decoded = on.decode(D, values)
@@ -249,22 +251,28 @@ def fit(
     dictionary.history = history
     weights = [torch.nn.Parameter(w) for w in trainer.weights]  # they share their memory
     optimizer = torch.optim.Adam(weights, lr=learning_rate, betas=(0.9, 0.99), fused=True)
-    x, y = x / trainer.scale_in, y / trainer.scale
-    report, live = max(1, steps // 50), Live(history, progress)
+    same, x = x is y, x / trainer.scale_in
+    y = x if same else y / trainer.scale
+    report, good, live = max(1, steps // 50), 0, Live(history, progress)
     for step in tqdm(range(steps), desc=str(dictionary), disable=not progress, mininterval=0.5):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate * min(1, (step + 1) / 50, 5 * (1 - step / steps))
         item = torch.randint(len(x), (batch,))
-        gradients, said = trainer.step(x[item], y[item], revive="topk" in trainer.kind and step % 4 == 0)
+        inputs = x.index_select(0, item)
+        targets = inputs if same else y.index_select(0, item)
+        gradients, said = trainer.step(inputs, targets, revive="topk" in trainer.kind and step % 4 == 0)
         if not said["error"] / trainer.variance + said["penalty"] < 1e6:  # no number, infinite, or on its way there
-            return _stop(dictionary, step, said, bool(torch.isfinite(x[item]).all()), l1 if trainer.kind == "l1" else l0, learning_rate)  # fmt: skip
+            why = _why(trainer, said, bool(torch.isfinite(inputs).all()), learning_rate)
+            return _stop(dictionary, good, f"The loss grew out of bounds at step {step}: {why}.")
         if step % report == 0 or step == steps - 1:
-            rare = step == steps - 1 or step % (5 * report) == 0
-            if (fvu := said["error"] / trainer.variance) < 2:
+            fvu, share = said["error"] / trainer.variance, None
+            if fvu < 2:  # good so far: what is left if it goes wrong
                 trainer.put()
-                share = recovered(dictionary) if recovered and rare else None
-                history.add(step, fvu, said["l0"], float((trainer.silent > PATIENCE).float().mean()), share)
-                live.update()
+                if recovered and (step == steps - 1 or step % (5 * report) == 0):
+                    share = recovered(dictionary)
+                good = step
+            history.add(step, fvu, said["l0"], float((trainer.silent > PATIENCE).float().mean()), share)
+            live.update()
         for parameter, gradient in zip(weights, gradients, strict=True):
             parameter.grad = gradient
         optimizer.step()
@@ -273,24 +281,18 @@ def fit(
     return trainer.put().requires_grad_(False)
 
 
-def _stop(
-    dictionary: SparseDictionary, step: int, said: dict[str, float], finite: bool, penalty: float, rate: float
-) -> SparseDictionary:
-    """Say why training stops. The dictionary holds what was put into it at the last report."""
-    import warnings
-
-    what = "is no number" if math.isnan(said["error"]) else "grew out of bounds"
+def _why(trainer: Trainer, said: dict[str, float], finite: bool, rate: float) -> str:
     if not finite:
-        why = "the activations themselves hold infinite values or none"
-    elif said["error"] < 1e6 * dictionary.history.steps and not said["penalty"] < 1e5:
-        why = f"the penalty is too large ({'l1' if dictionary.kind == 'l1' else 'l0'}={penalty:g})"
-    else:
-        why = f"the learning rate is too high (learning_rate={rate:g}; 2e-3 is usual)"
-    good = dictionary.history.table.step.max()
-    message = f"The loss {what} at step {step}: {why}."
-    if not len(dictionary.history.table) or good == 0:
+        return "the activations themselves hold values that are infinite or no number"
+    if said["error"] < 1e5 * trainer.variance:
+        return f"the penalty is too large ({'l1' if trainer.kind == 'l1' else 'l0'}={trainer.l1 if trainer.kind == 'l1' else trainer.l0:g})"
+    return f"the learning rate is too high (learning_rate={rate:g}; 2e-3 is usual)"
+
+
+def _stop(dictionary: SparseDictionary, good: int, message: str) -> SparseDictionary:
+    """The weights of the last report at which all was well, with a warning; DictionaryError where there are none."""
+    if not good:
         raise DictionaryError(f"{message} Nothing was learned before.")
-    message += f" Training has stopped, and these are the weights of step {good}."
-    dictionary.history.stopped = message
-    warnings.warn(message, stacklevel=4)
+    dictionary.history.stopped = f"{message} Training has stopped, and these are the weights of step {good}."
+    warnings.warn(dictionary.history.stopped, stacklevel=4)
     return dictionary.requires_grad_(False)
