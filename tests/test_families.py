@@ -204,3 +204,11 @@ def test_an_untrained_model_is_another_model_and_leaves_ours_alone(atlas):
         if name.endswith("W_in"):
             assert not torch.equal(p, before[name]) and p.std() == pytest.approx(before[name].std().item(), rel=0.05)
     assert u.top("Fact: the capital of the state containing Dallas is", 1)[0][1] < 0.3
+
+
+@pytest.mark.parametrize("layer", [1, 2])
+def test_the_stored_table_is_of_the_dictionaries_that_ship(layer):
+    """Dictionaries trained anew need ``python -m training.families`` anew: the notebook shows both side by side."""
+    shipped = mi.dictionary.load("atlas", layer=layer, width=512).provenance
+    recipe = mi.results.read("families").provenance["recipe"][f"layer {layer}"]
+    assert recipe == {key: shipped[key] for key in recipe}

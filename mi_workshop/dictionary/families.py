@@ -126,6 +126,10 @@ class Map(Result):
     kept: float
     variance: float
 
+    @property
+    def name(self) -> str:
+        return f"features of {self.families.model.name}"
+
     def words(self) -> str:
         hides = f"the plane holds {self.variance:.0%} of the variance"
         hides = "distances between groups mean nothing" if self.layout == "tsne" else hides

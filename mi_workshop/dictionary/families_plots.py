@@ -92,10 +92,10 @@ def plotly_map(picture: Map, trees: int = 20) -> dict[str, Any]:
             "selected": {"marker": {"opacity": 1}}, "unselected": {"marker": {"opacity": 0.07}},
         })  # fmt: skip
     layout = {
-        "title": {"text": _title(picture), "font": {"size": 13}, "x": 0}, "height": 620, "hovermode": "closest", "font": {"size": 14, "color": INK}, "plot_bgcolor": "white",
+        "title": {"text": _title(picture), "font": {"size": 13}, "x": 0, "y": 0.97}, "margin": {"t": 110, "l": 10, "r": 10}, "height": 640, "hovermode": "closest", "font": {"size": 14, "color": INK}, "plot_bgcolor": "white",
         "xaxis": {"visible": False}, "yaxis": {"visible": False},
         "legend": {"title": {"text": "size of the dictionary"}, "orientation": "h", "y": -0.05},
-        "updatemenus": [{"buttons": _menu(picture, trees), "x": 1, "xanchor": "right", "y": 1.02, "yanchor": "bottom", "font": {"size": 13}}],
+        "updatemenus": [{"buttons": _menu(picture, trees), "x": 1, "xanchor": "right", "y": 1, "yanchor": "bottom", "font": {"size": 13}}],
     }  # fmt: skip
     return {"data": traces, "layout": layout}
 
@@ -112,7 +112,7 @@ def _menu(picture: Map, trees: int) -> list[dict[str, Any]]:
     for table in tables[1:]:
         roots.append((root := table[LINKS[picture.by]].map(root)).to_numpy())
     for eldest, members in pd.Series(np.concatenate(roots)).value_counts().head(trees).items():
-        name = f"tree of {eldest:.0f}: {html.escape(tables[0].concept[eldest])} ({members})"
+        name = f"tree of {eldest:.0f}: {html.escape(tables[0].concept[eldest][:22])} ({members})"
         lit[name] = [np.flatnonzero(of == eldest).tolist() for of in roots]
     return [
         {"label": name, "method": "restyle", "args": [{"selectedpoints": points or [None] * len(tables)}]}
