@@ -8,6 +8,7 @@ import torch
 from scipy.sparse import csc_array
 
 import mi_workshop as mi
+from mi_workshop import results
 from mi_workshop.concepts import FEW, concepts
 from mi_workshop.dictionary import DictionaryError, SparseDictionary, activations
 from mi_workshop.dictionary.alike import correlation, shuffled, spread
@@ -210,5 +211,5 @@ def test_an_untrained_model_is_another_model_and_leaves_ours_alone(atlas):
 def test_the_stored_table_is_of_the_dictionaries_that_ship(layer):
     """Dictionaries trained anew need ``python -m training.families`` anew: the notebook shows both side by side."""
     shipped = mi.dictionary.load("atlas", layer=layer, width=512).provenance
-    recipe = mi.results.read("families").provenance["recipe"][f"layer {layer}"]
+    recipe = results.read("families").provenance["recipe"][f"layer {layer}"]
     assert recipe == {key: shipped[key] for key in recipe}
