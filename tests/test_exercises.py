@@ -5,6 +5,8 @@ import torch
 
 import mi_workshop as mi
 from mi_workshop import neurons
+from mi_workshop.dictionary.families import families
+from mi_workshop.dictionary.universality import matched
 from mi_workshop.models.attention_rnn import train
 from mi_workshop.teach import check, find, hint, solution
 from mi_workshop.teach.exercises import EXERCISES, Exercise, Feedback
@@ -93,6 +95,7 @@ def names(atlas, graph):
     french = mi.trace(atlas, "Fait: le contraire de petit est")
     text = "Mr Dursley met Mrs Potter. Mr"
     features = graph.nodes[graph.nodes.feature_type == "cross layer transcoder"]
+    twin, sizes = mi.load("atlas-twin"), [mi.dictionary.load("atlas", layer=2, width=w) for w in (128, 512, 2048)]
     return {
         "mi": mi,
         "model": atlas,
@@ -106,6 +109,8 @@ def names(atlas, graph):
         "places": [label for label in french.supernodes if label.split(" @")[0] in WORLD.places],
         "ranked": features.sort_values("influence").node_id,
         "torch": torch,
+        "split": families(atlas, sizes),
+        "pair": matched(atlas, sizes[1], twin, mi.dictionary.load("atlas-twin", layer=2, width=512)),
         "text": text,
         "cache": atlas.replacement.run_with_cache(atlas.tokens(text))[1],
         "rooms": train(Rooms(), epochs=3, progress=False),
@@ -237,3 +242,18 @@ def test_diagnoses_of_the_buggy_autoencoder():
     names = {"torch": torch, "nn": torch.nn}
     exec(averaged, names)
     assert repr(check("find the bugs", names["SparseAutoencoder"])).startswith("Right"), "another right way is refused"
+
+
+def test_diagnoses_of_families(names):
+    """A stranger that is kin after all, an echo that is a finding: the learner is told which of the two conditions failed."""
+    children, pairs = names["split"].table.loc[512], names["pair"].table
+    for name, said, value in (
+        ("a stranger in the family", "does fire", children.implied.idxmax()),
+        ("a stranger in the family", "no higher", children[children.implied == 0].cosine.idxmin()),
+        ("a stranger in the family", "dead", 512),
+        ("an echo of the text", "below .7", pairs.correlation.idxmin()),
+        ("an echo of the text", "beyond the word", pairs[pairs.correlation >= 0.7].within.idxmax()),
+        ("an echo of the text", "whole number", "12"),
+    ):
+        given = (names["split" if "stranger" in name else "pair"], value)
+        assert said in repr(check(name, given)), said

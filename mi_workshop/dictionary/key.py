@@ -27,6 +27,7 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import csc_array
 
+from mi_workshop.circuits.corpus import Text
 from mi_workshop.concepts import Concepts, concepts
 from mi_workshop.counterfactual.experiment import interval
 from mi_workshop.dictionary.core import DictionaryError, SparseDictionary
@@ -98,15 +99,20 @@ def feature_key(model: Model, of: SparseDictionary | Units, seed: int = 0) -> Fe
     """
     scored = units_of(model, of) if isinstance(of, SparseDictionary) else of
     known, rng = concepts(model), np.random.default_rng(seed)
-    side = np.zeros(len(known.text.sentences), bool)
-    side[rng.permutation(len(side))[::2]] = True
-    first = side[known.text.sentence]
+    first = halves(known.text, rng)
     table, found = match(scored.acts, known, first)
     table[["tuned", "threshold", "tuned_concept"]] = match(scored.acts, known, first, THRESHOLDS)[0][
         ["f1", "threshold", "concept"]
     ]
     shuffled = replace(known, holds=known.holds[rng.permutation(len(first))])
     return FeatureKey(scored, table, found, float(match(scored.acts, shuffled, first)[0].f1.mean()))
+
+
+def halves(text: Text, rng: np.random.Generator) -> np.ndarray:
+    """Which tokens belong to the sentences on which concepts are chosen, booleans [token]; the others are for scores."""
+    side = np.zeros(len(text.sentences), bool)
+    side[rng.permutation(len(side))[::2]] = True
+    return side[text.sentence]
 
 
 def match(
