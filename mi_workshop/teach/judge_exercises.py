@@ -83,7 +83,7 @@ add(
         difficulty="easy",
         statement=(
             "Neuron 98 of layer 1 of `atlas` fires at *Greece* and its cities. Find a *bad* rule for it that a detection score (balanced accuracy) nevertheless praises: detection "
-            "of at least 0.9, precision of at most 0.1. Put it into `flattered`, as text."
+            "of at least 0.9, precision of at most 0.1. Put it into `forgiven`, as text."
         ),
         expect="a rule that nobody would call an explanation, with a score above 0.9.",
         hints=(
@@ -98,6 +98,6 @@ add(
             (lambda value: _of(PURE, value)["detection"] < 0.9, "That cries wolf so often that even this score notices."),
         ),
         why="a unit is silent at almost every token, so that false alarms are a small share of its silence; precision and the simulation score see them.",
-        solution='flattered = "a place in Europe"',
+        solution='forgiven = "a place in Europe"',
     ),
 )  # fmt: skip

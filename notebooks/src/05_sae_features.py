@@ -1,0 +1,621 @@
+# %% [markdown] slideshow={"slide_type": "slide"}
+# # Sparse features: see a dictionary learn the concepts that we know are there
+#
+# > **60 minutes, and 40 for the exercises. Runs offline on two CPU cores in {measured}; needs neither token nor GPU.**
+# >
+# > Afterwards you can
+# > - train a sparse autoencoder in seconds, read its losses, and choose its width and its sparsity;
+# > - score each feature against the concepts of the world: precision, recall, and an intervention;
+# > - judge a feature as a scientist does: over its whole range, by a rule that predicts, against controls;
+# > - say what splits as a dictionary grows, what another model shares, and what another run does not;
+# > - open dictionaries of real models with the same lines.
+
+# %% tags=["setup"]
+# %% [markdown] tags=["instructor"]
+# In one lesson of 45 minutes: parts 1, 2 and the game. Play the game *before* you show the answer key, on the projector, by tables.
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ## Part 1: a dictionary learns
+#
+# Features lie in [superposition](04b_superposition.ipynb), more of them than dimensions. If only a few are present at a time, they can be taken apart again:
+#
+# $$x \approx b + \sum_i f_i(x)\, d_i$$
+#
+# A **sparse autoencoder** learns the directions $d_i$ and the activations $f_i(x) \ge 0$ from nothing but activations: it has *more* features than $x$ has dimensions, must
+# rebuild $x$, and pays for every activation (L1). $b$ is taken off before the encoder and put back by the decoder: the tied bias. In a good decomposition, the activations can be
+# described, changing one of them has an effect that can be predicted, and little of the model's loss is lost. These are the parts:
+# %%
+import torch
+
+import mi_workshop as mi
+
+model = mi.load("atlas")
+x = mi.dictionary.activations(model, "blocks.2.hook_resid_post")  # [token, d_model]
+x = x / (x - x.mean(0)).norm(dim=1).mean()
+W_dec = torch.nn.functional.normalize(torch.randn(512, 128), dim=1)
+parts = [W_dec.T.clone(), torch.zeros(512), W_dec, x.mean(0)]
+optimizer = torch.optim.Adam([part.requires_grad_() for part in parts], lr=5e-3)
+
+# %% [markdown]
+# And this is the whole of it. **Predict:** what would the features do if the last term of the loss were left out? And what if the decoder's norm were left out of it?
+
+# %% slideshow={"slide_type": "slide"}
+for _ in range(200):
+    (W_enc, b_enc, W_dec, b_dec), batch = parts, x[torch.randint(len(x), (512,))]
+    features = torch.relu((batch - b_dec) @ W_enc + b_enc)
+    error = (features @ W_dec + b_dec - batch).pow(2).sum(1).mean()
+    loss = error + 0.05 * (features * W_dec.norm(dim=1)).sum(1).mean()
+    optimizer.zero_grad(), loss.backward(), optimizer.step()
+print(f"squared error {error.item():.3f}, {(features > 0).sum(1).float().mean().item():.0f} of 512 features per token")
+
+# %% [markdown]
+# Without the price, a token may use all features, and nothing is taken apart. Without the norm, activations would shrink and directions grow, and sparsity cost nothing.
+#
+# The same, faster and with its successors, is one line. **BatchTopK** has no price: it keeps the strongest activations of the batch, so that a token has `k` on average, and after
+# training one threshold for all. In a live notebook the curves grow while you watch. **Predict:** which of the four will still move at the end?
+
+# %% slideshow={"slide_type": "slide"}
+sae = mi.dictionary.train(model, layer=2, width=512, kind="batchtopk", k=8, steps=800)
+
+# %% [markdown]
+# **Look:**
+# - *Unexplained variance* falls at once and then slowly, at a fixed number of features per token.
+# - A *dead* feature has not fired for a hundred steps. Dead ones get a second chance: they learn what the others leave over.
+# - *Loss recovered*: the reconstruction is put in the place of the activations, and the model goes on with it. 0 is what the mean would do, 1 is the model itself.
+#
+# Most of the variance is not most of the loss. **Predict:** 99 % of the variance explained; how much of the loss is recovered?
+
+# %% slideshow={"slide_type": "slide"}
+mi.dictionary.quality(model, sae)
+
+# %% [markdown]
+# **Look:** the sentences are held out, the model and the dictionary were never trained on them. What the last percent of the variance holds may be little for the dictionary, and all for an
+# answer.
+#
+# Mind what "held out" means here. Up to layer 1, `atlas` reads each token by itself: there are about 800 different activations in the whole training text, and a held-out
+# sentence brings no new one. At layer 2 there are nearly 10,000, and held-out sentences do bring new ones. A dictionary of 2,048 features for 800 activations would be a list.
+#
+# ### Which kind?
+#
+# | kind | what makes it sparse | what it costs |
+# |---|---|---|
+# | L1 ([Bricken and others 2023](https://transformer-circuits.pub/2023/monosemantic-features)) | a price on activations | shrinks all of them, the strong ones too |
+# | TopK ([Gao and others 2024](https://arxiv.org/abs/2406.04093)) | the k strongest of each token | as many for an easy token as for a hard one |
+# | BatchTopK ([Bussmann and others 2024](https://arxiv.org/abs/2412.06410)) | the strongest of a batch | needs a threshold afterwards |
+# | JumpReLU ([Rajamanoharan and others 2024](https://arxiv.org/abs/2407.14435)) | a threshold per feature, learned | its gradient is an estimate |
+#
+# An error without a number of features says nothing: a dictionary that may use more of them always rebuilds better. So the kinds are compared along a line. **Predict** the order at 8 features per token.
+
+# %% slideshow={"slide_type": "slide"}
+mi.dictionary.frontier(layer=2)
+
+# %% [markdown]
+# **Look:** same activations, batches, steps and seed for all, each with five settings; what is stored says which. It is an order for *this* budget: few steps. JumpReLU's thresholds move slowly and would
+# gain most from more of them.
+#
+# ### A transcoder is the same thing
+#
+# It reads one place and writes another: here what goes into an MLP, and what comes out. So its features say what the layer *does*, not what the stream *holds*; the graphs of
+# [Dallas to Austin](07_dallas_to_austin.ipynb) are made of them. (All layers at once, each feature writing to the later ones too: `mi.dictionary.train_cross_layer`.)
+
+# %%
+mlp = mi.dictionary.train(model, 2, 256, site="ln2.hook_normalized", writes="hook_mlp_out", steps=400, progress=False)
+mi.dictionary.quality(model, mlp)
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ### What could mislead you here
+#
+# A curve that ends well is no proof that it went well. This learning rate is far too high. **Predict:** will it crash?
+
+# %%
+mi.dictionary.train(model, 2, 512, steps=100, learning_rate=0.5, progress=False).history
+
+# %% [markdown]
+# It does not. It ends, has its features per token, and explains nothing: only the curve beside a good one tells. (If a loss becomes infinite, or no number, training stops, says at which
+# step and why, and keeps the last good weights.) Two more that no curve shows:
+# - **Shrinkage.** L1 makes every activation too small, and the norm of what is rebuilt with them.
+# - **Loss recovered flatters.** The mean of all activations is so bad a stand-in that 98 % is easy; count the nats that are still missing, too.
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ## Your turn: part 1
+
+# %% [markdown] tags=["exercise"]
+# find the bugs
+
+# %%
+from mi_workshop.teach import check, hint, solution
+from mi_workshop.teach.dictionary_exercises import BUGGY
+
+print(BUGGY)
+
+# %%
+mended = ...
+# solution
+from mi_workshop.teach.dictionary_exercises import MENDED
+
+names = {"torch": torch, "nn": torch.nn}
+exec(MENDED, names)
+mended = names["SparseAutoencoder"]
+
+# %%
+check("find the bugs", mended)
+
+# %% [markdown] tags=["exercise"]
+# the price of a feature
+
+# %%
+sparse = ...
+# solution
+sparse = mi.dictionary.train(model, 2, 128, "l1", l1=0.08, steps=300, batch=512, progress=False)
+
+# %%
+check("the price of a feature", sparse)
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ## Part 2: the answer key
+#
+# Is a feature interpretable? In a real model somebody looks at examples and says yes. Here the question has an answer: the world lists its **concepts**, and knows at each
+# token of the training text which of them hold. A feature that *is* a concept fires where the concept holds, and nowhere else:
+#
+# - **precision**: of the tokens at which the feature fires, the share at which the concept holds;
+# - **recall**: of the tokens at which the concept holds, the share at which the feature fires;
+# - **F1**: both in one number, near the smaller of the two.
+#
+# Every feature gets the concept that fits it best. That is a choice among a thousand, and the best of a thousand is good by luck. So the concept is chosen on one half of the
+# sentences, and every score comes from the other half. These are the concepts:
+
+# %%
+from mi_workshop.concepts import concepts
+
+concepts(model).table.groupby("family", sort=False).agg(concepts=("name", "size"), for_example=("name", "last"))
+
+# %% [markdown]
+# **Predict:** for which families will the dictionary of layer 1 have features? For how many features will the best concept be right at more than four firings of five?
+
+# %% slideshow={"slide_type": "slide"}
+sae = mi.dictionary.load("atlas", layer=1, width=512)
+key = mi.dictionary.feature_key(model, sae)
+key
+
+# %% [markdown]
+# **Look:**
+# - Left, each circle is a feature. Most lie at the right edge, at every height: they fire wherever their concept holds, *and elsewhere*.
+# - **Monosemanticity** is the mean F1, a number with an interval. "By chance" is the same with the tokens shuffled.
+# - Right, the families. A feature of this layer knows the token, and the place that a city belongs to. Not what was said before it or what has to be answered: up to here each
+#   token has been read by itself (see [the lens](03_logit_lens.ipynb)). A dictionary cannot find what is not there yet.
+#
+# **Predict:** the next feature stands for a place, and has a poor precision. It fires at many tokens that have nothing to do with the place. *How strongly?*
+
+# %% slideshow={"slide_type": "slide"}
+place = key.table.query("family == 'place' and concept == tuned_concept and tuned > 0.9").precision.idxmin()
+mi.feature(model, 1, place, kind=sae)
+
+# %% [markdown]
+# **Look:** where it fires strongly, the label holds; where it fires weakly, it does not. Above a threshold this feature is nearly perfect. `tuned` in `key.table` is the F1 with such a
+# threshold, chosen on the first half for each feature. Is that not the fairer number? We thought so at first. But it lifts everything: the strongest activations of *any* direction share
+# a token (see `directions` in the table below, and the orange marks). So the number shown is F1 as the feature fires.
+#
+# Is it high? A number needs a rival: a **random dictionary**. Random directions, each with a threshold that lets it fire as often as one of the features. Nobody trained it.
+#
+# **Predict** its mean F1, as it fires and `tuned`.
+
+# %% slideshow={"slide_type": "slide"}
+rival = mi.dictionary.feature_key(model, mi.dictionary.units_of(model, sae, "random"))
+for found in (key, rival):
+    print(found.of.kind, found.table[["f1", "tuned", "weighted"]].mean().round(2).to_dict())
+print(rival)
+
+# %% [markdown]
+# **Look:** a dictionary that nobody trained is nearly as "interpretable". After layer 1 the token itself still stands in the residual stream, large and plain, and whatever reaches
+# furthest along *any* direction is some token. Others found the same in large models: dictionaries of *random networks* get explanations
+# that score well ([Heap and others 2025](https://arxiv.org/abs/2501.17727)). **A score for interpretability means nothing without the same score for a rival.**
+#
+# So what did training buy? Ask what the features *do*. Take one out, its activation times its direction, in questions that the model was not trained on. If it stands for
+# Ghana, questions about Ghana must suffer, and no others. The control writes as much, at the same tokens, in a random direction.
+
+# %% slideshow={"slide_type": "slide"}
+from mi_workshop.circuits.corpus import validation_text
+
+effects = mi.dictionary.ablations(key, text=validation_text)
+print("random dictionary:", mi.dictionary.ablations(rival, text=validation_text))
+effects
+
+# %% [markdown]
+# **Look:** right, what the feature writes costs its own questions several times what a random direction of that size costs. Left, other questions lose next to nothing, but that is cheap:
+# where a feature does not fire nothing is changed. "Another active unit" is the harder control: at the token of a city everything that fires has to do with that city, and taking any of
+# it hurts. And read the printed line: the random dictionary, right as it may be about its concepts, hardly does anything to any answer. It writes little, and what it writes costs what a
+# random direction costs.
+#
+# Taking away breaks things, and much can break a thing. The other way is harder to get by accident. Put a place's feature *in*, at a city of another place, and
+# predict the answer: the capital, language or region of the feature's place.
+
+# %% slideshow={"slide_type": "slide"}
+boosted = mi.dictionary.boosts(key)
+print(boosted[["gain", "random", "other", "top", "random_top", "other_top"]].mean().round(2).to_dict())
+boosted.round(2).sort_values("gain").tail(6)
+
+# %% [markdown]
+# **Look:** `gain` is what the predicted answer wins, in nats, beside a random direction of that size (`random`) and the feature of another place (`other`); `top`, how often it becomes the model's answer. (The
+# controls gain too: whatever breaks a question's own answer raises all others.) These features are handles, and we knew beforehand what turning them would do.
+#
+# Now everything side by side: three sizes of dictionary, and all the rivals. Stored, since it takes minutes. **Predict:** where do the neurons stand?
+
+# %% slideshow={"slide_type": "slide"}
+from mi_workshop.dictionary.overview import overview
+
+overview(layer=1)
+
+# %%
+overview(layer=2)
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# **Look:** no column alone makes the case.
+# - By F1 neurons do well, layer 1's better than the features. There are few of them, they find fewer concepts, and one neuron taken out changes hardly any answer.
+# - The cross in the third panel is a random direction of the same size at the same tokens: the number to beat. `shuffled`, with the dictionary's F1 to the last digit, shows what F1 cannot see.
+# - The widest dictionary finds the most concepts and has the *lowest* mean F1: it splits tokens into pieces for which we have no name (part 4).
+# - Rebuilt from as many units per token, nothing comes near a dictionary. That is what it was trained for; that its directions then are also handles, it was not.
+#
+# ### What could mislead you: the key
+#
+# - The key knows the concepts that *we listed*. A feature may be right about something that we have no name for, and is then called impure.
+# - F1 depends on the text. A concept that holds at three tokens of the corpus is found or missed by luck; those with fewer than two in either half are left out.
+# - The beginnings of sentences recur, in both halves: "held out" is kinder here than it sounds.
+# - "Found" asks for one feature per concept. Three features that share a place have each a poor recall, and between them miss nothing.
+# - An effect on answers is seen only for the questions that we ask. A feature with no effect may have a twin that stands in for it.
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ## Your turn: part 2
+
+# %% [markdown] tags=["exercise"]
+# a flattered feature
+
+# %%
+flattered = ...
+# solution
+flattered = int(key.table.query("tuned >= 0.9 and f1 < 0.5").index[0])
+
+# %%
+check("a flattered feature", flattered)
+
+# %% [markdown] tags=["exercise"]
+# right and useless
+
+# %%
+impostor = ...
+# solution
+impostor = "shuffled"
+
+# %%
+check("right and useless", impostor)
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ## Part 3: judging as a scientist
+#
+# The usual way to find out what a feature means: look at its strongest examples and say what they have in common. It feels convincing. Is it?
+#
+# For every feature we take the single concept that explains its strongest examples best. Then we ask at what share of the 20 strongest tokens that concept
+# holds, and at what share over the *whole range* of activations: five ranges, each counts the same, however few tokens it has.
+#
+# **Predict:** of the features that look 90 % pure at the top, how many are as pure over the whole range?
+
+# %% slideshow={"slide_type": "slide"}
+from mi_workshop.dictionary import compare_units, endpoint, interpret, interpret_all, misleading_top
+
+misled = misleading_top(model, sae)
+misled
+
+# %% [markdown]
+# **Look:** each dot is a feature. Below the diagonal the top flatters. On the right the feature with the largest gap, from its strongest example down: ✓ where the
+# top's hypothesis holds. Whoever had stopped after six lines would have written a paper about the wrong concept.
+#
+# This is not a fault of dictionaries. Neurons do the same:
+
+# %%
+print(misleading_top(model, "neuron", layer=1))
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ### Explanations that are scored
+#
+# An explanation is worth what it *predicts*. Bills et al. (2023) let a large model explain a neuron from examples, let it predict activations on text that was
+# not used, and correlate prediction and truth: the **simulation score**. Paulo et al. (2024) ask only *where* it fires: the **detection score** (balanced accuracy; chance is 0.5).
+#
+# We need no large model, because the world lists its concepts. A search puts together rules of at most three of them (*A and not B*, *A or B or C*) from
+# example sentences: the strongest, some from each range, some silent ones. It sees half of the sentences, and is scored on the other half.
+#
+# **Predict:** the feature that misled us above: which rule will the search find, and will it predict the weak activations?
+
+# %% slideshow={"slide_type": "slide"}
+interpret(model, sae, misled.shown)
+
+# %% [markdown]
+# **Look:** below each word *true | predicted*, from 0 to 10. "Worst error" shows the tokens at which the rule is most wrong: an explanation that hides them is advertising.
+#
+# Now all features at once, with controls that could have failed. **Predict** the score of: the rule of *another* feature; a rule fitted to *shuffled* activations (the search
+# has thousands of rules to choose from: will it find one by chance?); the best *single token*; a rule from the strongest examples *alone*.
+
+# %% slideshow={"slide_type": "slide"}
+judged = interpret_all(model, sae)
+judged
+
+# %% [markdown]
+# **Look:** on the right every dot above the line is a feature that is understood better from its whole range than from its top. Some lie below: examples are a sample, and a search
+# can be unlucky too. The interval in the words below the figure says whether the mean could be luck.
+
+# %%
+print(judged)
+judged.table.sort_values("simulation")[["rule", "simulation", "detection", "f1", "top"]].iloc[[0, 1, 2, -3, -2, -1]].round(2)
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ### Are features easier to explain than neurons?
+#
+# The same search, the same scores, for the MLP neurons of the same layer, and for random directions that fire as often as the features do.
+#
+# **Predict** the order of the three. By how much does a *random* direction lose?
+
+# %% slideshow={"slide_type": "slide"}
+compare_units(model, sae)
+
+# %% [markdown]
+# **Look**, and do not look away: random directions are far from zero, and neurons of this small model are no worse than features by the simulation score. Three things could be true: these neurons are
+# nearly monosemantic (Atlas has few concepts, and a ReLU is a privileged basis); a disjunction of three places counts as an "explanation"; the score rewards strong activations, and features are
+# less sharp at their weak ones. The number of literals, precision and recall tell more than one score does: `compare_units(model, sae).table`. And the order is not the same everywhere: try the dictionary of `layer=2`, where neurons have more to do.
+#
+# ### What could mislead you here
+# - **Balanced accuracy forgives false alarms.** A unit is silent at nearly every token; *a place* "detects" a Greece neuron with 0.94 (exercise below). Report precision beside it.
+# - **Held out is not independent.** Held-out sentences begin like those that were looked at, and before its first difference a sentence's activations are *equal*.
+# - **The vocabulary is ours.** A search can only find what the list of concepts can say. A low score means "not in these words", not "meaningless".
+# - **A rule that predicts is not a cause.** It says when a feature fires, not what it does (see the answer key: ablation).
+
+# %% [markdown]
+# ### With a large model, if you have one
+#
+# Any OpenAI-compatible endpoint: Ollama or llama.cpp on your computer, or a hosted one (its key in the variable or Colab secret `MI_WORKSHOP_EXPLAINER_KEY`). It is asked for a sentence, then for levels on held-out
+# sentences, and scored like the rule, beside the rule's score at the same tokens. Without one, a sentence says so and the search goes on.
+
+# %% tags=["unstored"]
+print(interpret(model, sae, misled.shown, explainer=endpoint("http://127.0.0.1:11434/v1", "llama3.2")))
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ### Class activity: guess the concept
+#
+# An unknown unit, its strongest examples. Every table says what it is: pick concepts from the list and join them, or just write words (they are kept, not scored). Then **weak** activations are shown, and you may
+# revise. Then the score, beside the rule of the search. Three rounds; they get harder. Alone: be two players, one who never revises.
+
+# %% slideshow={"slide_type": "slide"}
+from mi_workshop.teach.guess_the_concept import guess_the_concept
+
+game = guess_the_concept(model, sae, players=("table 1", "table 2"))
+game
+
+# %% [markdown] tags=["instructor"]
+# Ten minutes. Let the tables commit aloud before "Show weak activations": the change of mind is the lesson, and `game.score()` keeps the score of the first guess (`first`) beside the last. Another class, other units:
+# `seed=1`. Every button is also a call: `game.guess("Texas or a city of it", "table 3")`, `game.next()`, `game.score()`.
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ## Your turn: part 3
+
+# %% [markdown] tags=["exercise"]
+# a rule that survives
+
+# %%
+rule = ...
+# solution
+rule = "the token at position 1"
+
+# %%
+check("a rule that survives", rule)
+
+# %% [markdown] tags=["exercise"]
+# a score that forgives
+
+# %%
+forgiven = ...
+# solution
+forgiven = "a place in Europe"
+
+# %%
+check("a score that forgives", forgiven)
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ## Part 4: families
+#
+# How many features does a model have? A dictionary has as many as we asked for. If we ask for four times as many, do new ones appear, or do the old ones
+# fall apart into finer ones? Bricken and others saw the second, and called it **feature splitting**: what is one feature in A/0 is a family in A/2.
+#
+# Our three sizes read the stream of `atlas` after layer 2. A **parent** of a feature is the one of the next smaller dictionary whose decoder direction is nearest.
+# Beside it stands the one whose *activations* correlate most. Dead features (firing at fewer than two tokens of either half of the text) are left out, and labels are scored on the half on which they were not chosen, as in part 2.
+
+# %%
+from mi_workshop.dictionary.families import families
+
+sizes = [mi.dictionary.load("atlas", layer=2, width=width) for width in (128, 512, 2048)]
+split = families(model, sizes)
+split.controls.T.round(2)
+
+# %% [markdown]
+# **Look:** `cosine` is the median to the parent; `shuffled` is the same search among directions of the same spread that belong to nobody. Among so many candidates the
+# nearest is never far, so how much of a family tree would have been drawn for *any* dictionary? `implied` is the share of a child's tokens at which its parent fires,
+# `implied_shuffled` that for somebody else's parent. And `agree`: how often do direction and activation name the same parent?
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ### What one feature becomes
+#
+# The paper's table, with concepts that we know to be there. `parts` are features that fire almost only (at least 80 % of the time) where the concept holds; at the share
+# `covered` of its tokens one of them does.
+#
+# **Predict:** which of *a surname*, *a language* and *a place* falls into the most parts? Will any single feature still stand for all of it?
+
+# %% slideshow={"slide_type": "slide"}
+split.becomes(["a surname", "a language", "a place", "the answer is a capital"]).round(2)
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# **Look:** compare `f1` of the best single feature with `parts`: a concept whose parts grow while its best F1 falls has split. The `labels` say into what.
+#
+# ### A family tree
+#
+# **Predict:** a feature for surnames in the smallest dictionary. What will its children be: the single surnames, or the sentences in which they stand?
+
+# %% slideshow={"slide_type": "slide"}
+split.tree("a surname", by="correlation")
+
+# %% [markdown]
+# And the same feature, with parents by direction, as they are usually drawn:
+
+# %%
+split.tree("a surname", by="cosine")
+
+# %% [markdown]
+# **Look:** dashed lines are disputed: the other measure names another parent. A direction is shared out among all that is active at a token; two features may fire
+# together and write apart.
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ### The map
+#
+# All live features of the three sizes, near where their activations are alike. Rings: 128, squares: 512, triangles: 2,048. The menu lights up the features of one
+# family of concepts, or one tree; point at a mark for its label.
+#
+# **Predict:** where will triangles crowd around a ring, and where will there be triangles without one?
+
+# %% slideshow={"slide_type": "slide"}
+split.map()
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ### What could mislead you here
+#
+# - **The map.** t-SNE keeps neighbours together; how far apart two groups are drawn, and how large, means nothing. The title says how many have lost their nearest
+#   neighbour. PCA is honest about distances and loses nearly everything else: try `print(split.map("cosine", "pca"))`.
+# - **The start.** Dictionaries of different widths that are trained from one seed may begin with the *same random directions*. Then a child has a parent of its own number, born
+#   and not made: that is the column `same_start` above. In the stored run, `other starts` is the control.
+# - **The label.** It is the best of over a thousand concepts. Grey boxes in the tree have a label with an F1 under one half: do not read them aloud.
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ## Your turn: part 4
+
+# %% [markdown] tags=["exercise"]
+# a stranger in the family
+
+# %%
+stranger = (split, ...)
+# solution
+children = split.table.loc[512]
+stranger = (split, children[children.implied == 0].cosine.idxmax())
+print(children.loc[stranger[1]])
+
+# %%
+check("a stranger in the family", stranger)
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ## Part 5: is it the model, or the text?
+#
+# `atlas-twin` was trained like `atlas`, from another random start. For every feature of the one, we look for the feature of the other whose activations correlate most, both
+# models reading the same tokens. Bricken and others report about .7 between two of their models, and read it as **universality**: both found the same things.
+#
+# **Predict:** ours, above or below? And neurons? And *random directions*, cut so that they fire as rarely as features?
+
+# %% slideshow={"slide_type": "slide"}
+from mi_workshop.dictionary.universality import matched
+
+twin = mi.load("atlas-twin")
+pair = matched(model, sizes[1], twin, mi.dictionary.load("atlas-twin", layer=2, width=512))
+pair
+
+# %% [markdown]
+# **Look:** the dotted line is the published value, of other models, another text and larger dictionaries: it is beside ours, not above or below it. The lines that can be compared are the
+# controls. One of them is uncomfortable: how many *random directions* reach .7?
+
+# %%
+print(pair)
+pair.summary().round(2)
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# **Look:** a direction that fires at a few tokens often fires at one *word*, and the same words stand in both texts: `by_token` says how much of a feature the word alone explains,
+# `within` how well a pair agrees once the mean of each word is taken off both. That is what the text cannot have brought about alone.
+#
+# Some controls take too long for a lesson: two models that were **never trained**, `atlas` against one of them, and `atlas` against **itself**: the
+# same activations, the same training, another seed of the dictionary (`run 0` to `run 3`). And layer 1, where the stream of `atlas` is a function of the token and nothing else.
+#
+# **Predict:** which share of the features of one run has a twin in the next (each other's best, and a correlation of .9 or more)?
+
+# %% slideshow={"slide_type": "slide"}
+from mi_workshop import results
+
+stored = results.read("families")
+stored["runs"].drop(columns="live").astype(float).round(2)
+
+# %% [markdown]
+# **Look:** at layer 1 `within` is empty: there is nothing beyond the token. At layer 2, who agrees beyond it, trained models or untrained ones? Then compare *run and run* with *atlas
+# and twin*. What varies from one run to the next on the very same model cannot be a property of the model. And what two untrained
+# models share cannot have been learned: Heap and others (2025) found that dictionaries of randomly initialised transformers look about as interpretable as those of trained ones.
+
+# %% [markdown] tags=["instructor"]
+# Let the class vote on *above or below .7* before the histogram, and ask afterwards whether it was the right question. The exercise *an echo of the text* is the one to do together.
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ### The same, on a real model
+#
+# A dictionary is saved as [SAELens](https://decoderesearch.github.io/SAELens) saves its own, and what SAELens saved is read. So with a network and `pip install sae-lens` one line opens the dictionaries
+# of GPT-2 and Gemma. (What this cell says depends on what you have, so this copy stores nothing for it: run it.)
+
+# %% tags=["unstored"]
+mi.dictionary.save(sizes[1], "my_dictionary")
+print(mi.dictionary.load("my_dictionary"))
+print(mi.dictionary.load("gpt2", layer=8, otherwise="atlas"))
+
+# %% [markdown]
+# There is no answer key for GPT-2: no list of its concepts, no text of which every word's part is known. What remains is the second half of what you have done: explanations that *predict* held-out text, interventions beside their
+# controls, other runs, other models, random ones. What you have seen here is how far each of these can be trusted.
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ## Your turn: part 5
+
+# %% [markdown] tags=["exercise"]
+# an echo of the text
+
+# %%
+echo = (pair, ...)
+# solution
+pairs = pair.table
+echo = (pair, pairs[(pairs.correlation >= 0.7) & (pairs.within < 0.1)].index[0])
+print(pairs.loc[echo[1]])
+
+# %%
+check("an echo of the text", echo)
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ## Key points
+#
+# - A dictionary is an *assumption*: that activations are sums of few directions. Its loss says how well the sum fits, not whether the directions mean anything.
+# - "Interpretable" is a number here because the world lists its concepts. It means nothing without the same number for a rival: neurons, random directions, a dictionary that nobody trained.
+# - What training buys shows in interventions and in the loss that is recovered.
+# - The strongest examples flatter every feature. Sample the whole range, predict what was held out, and intervene.
+# - Wider dictionaries split features, and other seeds find others: there is no *the* dictionary. What two models share may be the text's.
+#
+# ## To discuss
+#
+# - A dictionary leaves part of the loss unexplained (the lecture: about 20 %). What could be in there, and how would you find out?
+# - Two runs share part of their features. What may you still say about "the features of the model"?
+# - A large model explains the features of a smaller one, and another large model grades it. What can go wrong, and what would convince you?
+# - Your table and the search disagree, and the search scores higher. Would you change your mind? What if its rule is *Iran or Ghana or Delaware*?
+# - A feature that we have no word for: how would this notebook's answer key judge it?
+#
+# ## Where to read more
+#
+# - Bricken and others: [*Towards Monosemanticity*][mono], 2023
+# - Gao and others: [*Scaling and Evaluating Sparse Autoencoders*][topk], 2024
+# - Rajamanoharan and others: [*Jumping Ahead: JumpReLU Sparse Autoencoders*][jump], 2024
+# - Bussmann and others: [*BatchTopK Sparse Autoencoders*][batchtopk], 2024
+# - Bills and others: [*Language models can explain neurons in language models*][bills], 2023
+# - Paulo and others: [*Automatically Interpreting Millions of Features in Large Language Models*][paulo], 2024
+# - Heap and others: [*Sparse Autoencoders Can Interpret Randomly Initialized Transformers*][heap], 2025
+# - [SAELens][saelens], the library for dictionaries of real models
+#
+# **Next:** [Attribution graphs](06_attribution_graphs.ipynb)
+#
+# [mono]: https://transformer-circuits.pub/2023/monosemantic-features
+# [topk]: https://arxiv.org/abs/2406.04093
+# [jump]: https://arxiv.org/abs/2407.14435
+# [batchtopk]: https://arxiv.org/abs/2412.06410
+# [bills]: https://openaipublic.blob.core.windows.net/neuron-explainer/paper/index.html
+# [paulo]: https://arxiv.org/abs/2410.13928
+# [heap]: https://arxiv.org/abs/2501.17727
+# [saelens]: https://github.com/decoderesearch/SAELens
+
