@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import mi_workshop as mi
-from mi_workshop.dictionary import DictionaryError, SparseDictionary, read, save
+from mi_workshop.dictionary import DictionaryError, SparseDictionary, load, read, save
+from mi_workshop.models import WEIGHTS
 
 D, WIDTH, HOOK, OUT = 12, 40, "blocks.1.hook_resid_post", "blocks.2.hook_mlp_out"
 SHAPES = {"W_enc": (D, WIDTH), "b_enc": (WIDTH,), "W_dec": (WIDTH, D), "b_dec": (D,)}
@@ -199,3 +202,38 @@ def test_a_topk_transcoder_is_not_written(tmp_path: Path) -> None:
     """SAELens would read it as something else."""
     with pytest.raises(DictionaryError, match="no TopK transcoders"):
         save(ours("topk", True), tmp_path)
+
+
+SHIPPED = sorted(path.parent for path in WEIGHTS.glob("*/sae_*/cfg.json"))
+
+
+@pytest.mark.parametrize("folder", SHIPPED, ids=lambda folder: f"{folder.parent.name}/{folder.name}")
+def test_every_dictionary_that_ships_can_be_loaded_by_its_name(folder: Path) -> None:
+    """A notebook's line would end in an error, or get another dictionary than it names."""
+    model, (_, layer, width) = folder.parent.name, folder.name.split("_")
+    found = load(model, int(layer), int(width))
+    assert (found.model, found.layer, found.width) == (model, int(layer), int(width))
+    torch.testing.assert_close(found.W_dec.norm(dim=1), torch.ones(found.width), atol=2e-3, rtol=0)
+    assert found.provenance["k"] == found.k
+
+
+def test_the_two_layers_and_three_sizes_of_the_course_are_there() -> None:
+    """Splitting needs three sizes of one layer, universality the same layer of two models."""
+    names = {f"{folder.parent.name}/{folder.name}" for folder in SHIPPED}
+    assert names == set(importlib.import_module("training.dictionaries").NAMES)
+
+
+def test_what_does_not_ship_gets_a_sentence_or_the_next_best(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A notebook with one changed line would stop where there is no network."""
+    for asked, message in {
+        ("atlas", 1, 99): r"no dictionary of layer 1 with 99 features; there are layer 1 with 128, 512, 2048; layer 2",
+        ("atlas-bug",): r"No dictionaries ship for atlas-bug; there are those of atlas, atlas-twin",
+        ("nope",): r"no folder and no dictionary 'nope'",
+    }.items():
+        with pytest.raises(DictionaryError, match=message):
+            load(*asked)
+    monkeypatch.setitem(sys.modules, "sae_lens", None)
+    assert load("gpt2", layer=8, otherwise="atlas").model == "atlas"
+    assert "pip install sae-lens. Going on with atlas." in capsys.readouterr().out

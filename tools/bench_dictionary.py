@@ -17,7 +17,7 @@ import mi_workshop as mi
 from mi_workshop.dictionary import SparseDictionary, activations
 from mi_workshop.dictionary.training import fit
 
-HOOK, WIDTH, BATCH, K, L1, RATE = "blocks.2.hook_resid_post", 512, 1024, 8, 0.05, 2e-3
+HOOK, WIDTH, BATCH, K, L1, RATE = "blocks.2.hook_resid_post", 512, 1024, 8, 0.05, 4e-3
 
 
 def judged(x: torch.Tensor, rebuilt: torch.Tensor, acts: torch.Tensor) -> str:

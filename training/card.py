@@ -9,12 +9,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+from mi_workshop import results
 from mi_workshop.circuits.swap import FORMS
 from mi_workshop.files import write_text
-from mi_workshop.models import load
+from mi_workshop.models import WEIGHTS, load
 from mi_workshop.worlds import world_of
 from training.evaluate import RANDOM_PER_PAIR, accuracies, figures, induction, swaps
-from training.recipes import Recipe
+from training.recipes import RECIPES, Recipe
 from training.sisters import section
 
 EVERY = 16  # on validation every 16th ordered pair of states is swapped
@@ -161,4 +162,35 @@ def card(recipe: Recipe, stored: dict[str, Any], seeds: list[dict[str, Any]]) ->
                 for s in (shipped, *seeds)
             ),
         ]  # fmt: skip
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *dictionaries(recipe.name)]) + "\n"
+
+
+def dictionaries(name: str) -> list[str]:
+    """The section on the sparse dictionaries that ship with a model, from what ``training.dictionaries`` stored."""
+    stored = results.read("dictionary_quality")
+    rows = stored["shipped"]
+    if (rows := rows[rows.index.str.startswith(f"{name}/")]).empty:
+        return []
+    return [
+        "",
+        "## Sparse dictionaries",
+        "",
+        f"BatchTopK autoencoders of the residual stream after a layer, saved in SAELens' layout: `{stored.provenance['command']}`, {stored.provenance['date']}. "
+        "Figures on validation sentences, which had no part in training. k: the smallest of 2, 4, 8, 16 with which 512 features recover 98 % of the loss, chosen on `atlas`. "
+        "Dead: fires at no token of the training text. Distinct: how many different activations there are in it.",
+        "",
+        "| dictionary | features | k | unexplained | features per token | dead | loss at the answer: intact, reconstruction, mean (nats) | recovered | distinct |",
+        "|---|---|---|---|---|---|---|---|---|",
+        *(
+            f"| {str(path).split('/')[1]} | {int(r.width)} | {int(r.k)} | {r.fvu:.2%} | {r.l0:.1f} | {r.dead:.1%} | {r.intact:.3f}, {r.spliced:.3f}, {r.ablated:.3f} | {r.recovered:.1%} "
+            f"| {int(r.trained_on):,} |"
+            for path, r in rows.iterrows()
+        ),
+    ]
+
+
+def rewrite_card(name: str) -> None:
+    """Write ``card.md`` again from the figures that are stored."""
+    place = WEIGHTS / name
+    stored = json.loads((place / "figures.json").read_text())
+    write_text(place / "card.md", card(RECIPES[name], stored, read_seeds(name)))

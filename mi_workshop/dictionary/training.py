@@ -52,7 +52,9 @@ def train(
     _sensible(kind, width, batch, steps, learning_rate, k, l1, l0)
     _fits(width, batch, model.replacement.cfg.d_model)
     x = activations(model, hook)
-    torch.manual_seed(100_003 * seed + width)  # each width a start of its own: the first rows of two draws from one seed are the same
+    torch.manual_seed(
+        100_003 * seed + width
+    )  # each width a start of its own: the first rows of two draws from one seed are the same
     y = x if target == hook else activations(model, target)
     dictionary = SparseDictionary(
         x.shape[1], width, kind, reads=hook, writes=target, model=model.name, k=k, d_out=y.shape[1]
@@ -173,6 +175,10 @@ class Trainer:
         self.scale_in, self.scale = (float((t - t.mean(0)).norm(dim=1).mean()) or 1.0 for t in (x, y))
         self.variance = float((y - y.mean(0)).square().sum(1).mean()) / self.scale**2 or 1.0
         self.E, self.D = dictionary.W_enc.detach().T.clone().contiguous(), dictionary.W_dec.detach().clone()
+        if (
+            "topk" not in self.kind
+        ):  # at first half of the features fire: with full activations they would overshoot by far
+            self.E *= 0.3
         self.b_out = y.mean(0) / self.scale
         self.b_enc = torch.zeros(dictionary.width) if self.tied else -self.E @ (x.mean(0) / self.scale_in)
         self.log_threshold = torch.full((dictionary.width,), math.log(START))

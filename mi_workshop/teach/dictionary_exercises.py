@@ -142,6 +142,6 @@ add(
             (lambda value: _l0(value) < 8, "Fewer than 8 features per token: the penalty is too high."),
         ),
         why="l1 is a price, not a number of features. TopK and BatchTopK set the number itself, and what they leave unexplained can be compared at once.",
-        solution='sparse = mi.dictionary.train(model, 2, 128, "l1", l1=0.08, steps=300, batch=512, progress=False)',
+        solution='sparse = mi.dictionary.train(model, 2, 128, "l1", l1=0.05, steps=300, batch=512, progress=False)',
     ),
 )  # fmt: skip
