@@ -37,8 +37,10 @@ class History(Shown):
     def words(self) -> str:
         if not self.rows:
             return f"{self.name}: nothing trained yet."
-        now, measured = self.rows[-1], self.table.recovered.dropna()
-        loss = f", {measured.iloc[-1]:.1%} of the loss recovered on held-out sentences" if len(measured) else ""
+        now = self.rows[-1]
+        loss = (
+            "" if now["recovered"] is None else f", {now['recovered']:.1%} of the loss recovered on held-out sentences"
+        )
         return (
             f"{self.name} after step {int(now['step'] or 0) + 1} of {self.steps}: {now['fvu']:.1%} of the variance unexplained, "
             f"{now['l0']:.1f} features per token, {now['dead']:.1%} of the features dead{loss}.{self.stopped and ' ' + self.stopped}"
