@@ -25,10 +25,9 @@ from mi_workshop.dictionary.core import KINDS, DictionaryError, SparseDictionary
 from mi_workshop.dictionary.history import History, Live
 from mi_workshop.models import Model, available_memory
 
-BANDWIDTH, START = (
-    0.1,
-    0.1,
-)  # of JumpReLU's straight-through estimator and of its thresholds, in units of the activations' mean length
+BANDWIDTH = START = (
+    0.1  # of JumpReLU's straight-through estimator, of its thresholds; unit: the activations' mean length
+)
 SPARSE = 0.04  # of all pairs: where more are active, dense products are faster
 PATIENCE = 100  # steps without firing after which a feature counts as dead
 
@@ -52,9 +51,7 @@ def train(
     _sensible(kind, width, batch, steps, learning_rate, k, l1, l0)
     _fits(width, batch, model.replacement.cfg.d_model)
     x = activations(model, hook)
-    torch.manual_seed(
-        100_003 * seed + width
-    )  # each width a start of its own: the first rows of two draws from one seed are the same
+    torch.manual_seed(100_003 * seed + width)  # two widths drawn from one seed would begin with the same directions
     y = x if target == hook else activations(model, target)
     dictionary = SparseDictionary(
         x.shape[1], width, kind, reads=hook, writes=target, model=model.name, k=k, d_out=y.shape[1]
@@ -175,9 +172,7 @@ class Trainer:
         self.scale_in, self.scale = (float((t - t.mean(0)).norm(dim=1).mean()) or 1.0 for t in (x, y))
         self.variance = float((y - y.mean(0)).square().sum(1).mean()) / self.scale**2 or 1.0
         self.E, self.D = dictionary.W_enc.detach().T.clone().contiguous(), dictionary.W_dec.detach().clone()
-        if (
-            "topk" not in self.kind
-        ):  # at first half of the features fire: with full activations they would overshoot by far
+        if "topk" not in self.kind:  # at first half of the features fire: together they would overshoot by far
             self.E *= 0.3
         self.b_out = y.mean(0) / self.scale
         self.b_enc = torch.zeros(dictionary.width) if self.tied else -self.E @ (x.mean(0) / self.scale_in)

@@ -11,8 +11,11 @@
 # > - open dictionaries of real models with the same lines.
 
 # %% tags=["setup"]
+import mi_workshop as mi
+
 # %% [markdown] tags=["instructor"]
 # In one lesson of 45 minutes: parts 1, 2 and the game. Play the game *before* you show the answer key, on the projector, by tables.
+
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Part 1: a dictionary learns
 #
@@ -23,16 +26,15 @@
 # A **sparse autoencoder** learns the directions $d_i$ and the activations $f_i(x) \ge 0$ from nothing but activations: it has *more* features than $x$ has dimensions, must
 # rebuild $x$, and pays for every activation (L1). $b$ is taken off before the encoder and put back by the decoder: the tied bias. In a good decomposition, the activations can be
 # described, changing one of them has an effect that can be predicted, and little of the model's loss is lost. These are the parts:
+
 # %%
 import torch
-
-import mi_workshop as mi
 
 model = mi.load("atlas")
 x = mi.dictionary.activations(model, "blocks.2.hook_resid_post")  # [token, d_model]
 x = x / (x - x.mean(0)).norm(dim=1).mean()
 W_dec = torch.nn.functional.normalize(torch.randn(512, 128), dim=1)
-parts = [W_dec.T.clone(), torch.zeros(512), W_dec, x.mean(0)]
+parts = [0.3 * W_dec.T, torch.zeros(512), W_dec, x.mean(0)]
 optimizer = torch.optim.Adam([part.requires_grad_() for part in parts], lr=5e-3)
 
 # %% [markdown]
@@ -89,8 +91,8 @@ mi.dictionary.quality(model, sae)
 mi.dictionary.frontier(layer=2)
 
 # %% [markdown]
-# **Look:** same activations, batches, steps and seed for all, each with five settings; what is stored says which. It is an order for *this* budget: few steps. JumpReLU's thresholds move slowly and would
-# gain most from more of them.
+# **Look:** same activations, batches, steps and seed for all, each with five settings; what is stored says which. It is an order for *this* budget, few
+# steps, and for this world.
 #
 # ### A transcoder is the same thing
 #
@@ -110,7 +112,7 @@ mi.dictionary.quality(model, mlp)
 mi.dictionary.train(model, 2, 512, steps=100, learning_rate=0.5, progress=False).history
 
 # %% [markdown]
-# It does not. It ends, has its features per token, and explains nothing: only the curve beside a good one tells. (If a loss becomes infinite, or no number, training stops, says at which
+# It does not, and no message comes. Only the curves tell: the "unexplained" variance is many times the variance itself, and hardly a feature fires. (If a loss becomes infinite, or no number, training stops, says at which
 # step and why, and keeps the last good weights.) Two more that no curve shows:
 # - **Shrinkage.** L1 makes every activation too small, and the norm of what is rebuilt with them.
 # - **Loss recovered flatters.** The mean of all activations is so bad a stand-in that 98 % is easy; count the nats that are still missing, too.
@@ -145,7 +147,7 @@ check("find the bugs", mended)
 # %%
 sparse = ...
 # solution
-sparse = mi.dictionary.train(model, 2, 128, "l1", l1=0.08, steps=300, batch=512, progress=False)
+sparse = mi.dictionary.train(model, 2, 128, "l1", l1=0.05, steps=300, batch=512, progress=False)
 
 # %%
 check("the price of a feature", sparse)
