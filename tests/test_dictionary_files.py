@@ -228,7 +228,7 @@ def test_what_does_not_ship_gets_a_sentence_or_the_next_best(
 ) -> None:
     """A notebook with one changed line would stop where there is no network."""
     for asked, message in {
-        ("atlas", 1, 99): r"no dictionary of layer 1 with 99 features; there are layer 1 with 128, 512, 2048; layer 2",
+        ("atlas", 1, 99): r"no dictionary of layer 1 with 99 features; there are layer 1 with 128, 512, 1024; layer 2",
         ("atlas-bug",): r"No dictionaries ship for atlas-bug; there are those of atlas, atlas-twin",
         ("nope",): r"no folder and no dictionary 'nope'",
     }.items():

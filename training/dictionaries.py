@@ -19,7 +19,7 @@ from mi_workshop.models import WEIGHTS, Model, load
 from training.card import rewrite_card
 
 SITES: dict[str, dict[int, tuple[int, ...]]] = {
-    "atlas": {1: (128, 512, 2048), 2: (128, 512, 2048)},
+    "atlas": {1: (128, 512, 1024), 2: (128, 512, 2048)},
     "atlas-twin": {1: (512,), 2: (512,)},
 }
 NAMES = [

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,8 +21,9 @@ from mi_workshop import dictionary, results
 from mi_workshop.dictionary.families import families
 from mi_workshop.dictionary.universality import Matched, matched, untrained
 from mi_workshop.models import Model
+from training.dictionaries import SITES
 
-LAYERS, WIDTHS, WIDTH = (1, 2), (128, 512, 2048), 512
+WIDTHS, WIDTH = SITES["atlas"], 512
 RUNS = (1, 2, 3)
 CHOSEN = ("a language", "a place", "a place in the United States", "Arizona", "Greece", "a surname", "the answer is a capital", "the answer is 'Austin'")  # fmt: skip
 BINS = np.linspace(0, 1, 21)
@@ -36,18 +38,16 @@ def main() -> None:
         k: [] for k in ("splitting", "becomes", "universality", "histogram", "runs")
     }
 
-    recipes: dict[str, dict[str, int]] = {}
-    for layer in LAYERS:
-        ours = {w: dictionary.load("atlas", layer=layer, width=w) for w in WIDTHS}
+    recipes: dict[str, dict[str, Any]] = {}
+    for layer, widths in WIDTHS.items():
+        ours = {w: dictionary.load("atlas", layer=layer, width=w) for w in widths}
         theirs = dictionary.load("atlas-twin", layer=layer, width=WIDTH)
-        as_shipped = {key: ours[WIDTH].provenance[key] for key in ("k", "steps")}
+        as_shipped = {key: ours[WIDTH].provenance[key] for key in ("k", "steps", "learning_rate")}
 
         def fit(
-            model: Model, seed: int, layer: int = layer, recipe: dict[str, int] = as_shipped
+            model: Model, seed: int, layer: int = layer, recipe: dict[str, Any] = as_shipped
         ) -> dictionary.SparseDictionary:
-            return dictionary.train(
-                model, layer, WIDTH, k=recipe["k"], steps=recipe["steps"], seed=seed, progress=False
-            )
+            return dictionary.train(model, layer, WIDTH, seed=seed, progress=False, **recipe)
 
         def keep(key: str, table: pd.DataFrame, layer: int = layer) -> None:
             tables[key].append(pd.concat({layer: table}, names=["layer"]))

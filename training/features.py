@@ -23,8 +23,9 @@ from mi_workshop.dictionary.overview import measured
 from mi_workshop.dictionary.units import OTHERS
 from mi_workshop.files import write_text
 from mi_workshop.models import load as load_model
+from training.dictionaries import SITES
 
-NAME, LAYERS, WIDTHS, MIDDLE = "atlas", (1, 2), (128, 512, 2048), 512
+NAME, WIDTHS, MIDDLE = "atlas", SITES["atlas"], 512
 SAMPLE, EACH = 200, 16
 PARTIAL = Path(__file__).parent / ".checkpoints" / "features"
 
@@ -51,8 +52,8 @@ def main() -> None:
     begun, model = time.time(), load_model(NAME)
     rows: dict[str, list[dict[str, Any]]] = {"overview": [], "families": []}
     seconds = 0.0
-    for layer in LAYERS:
-        for name in (*(f"SAE {w:,}" for w in WIDTHS), *OTHERS):
+    for layer, widths in WIDTHS.items():
+        for name in (*(f"SAE {w:,}" for w in widths), *OTHERS):
             path = PARTIAL / f"{layer}-{name.replace(' ', '-')}.json"
             if not path.exists():
                 start = time.time()

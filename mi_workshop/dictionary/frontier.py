@@ -42,6 +42,8 @@ class Frontier(Shown):
         )
 
     def figure(self) -> Any:
+        from matplotlib.ticker import LogLocator
+
         from mi_workshop.plots import BLUE, GREEN, GREY, INK, ORANGE, new_figure, open_frames
 
         figure = new_figure(8, 5)
@@ -50,8 +52,11 @@ class Frontier(Shown):
         for (kind, (colour, marker)), style in zip(looks.items(), ("-", "--", "-.", ":"), strict=True):
             rows = self.table[self.table.index.get_level_values("kind") == kind].sort_values("l0")
             ax.plot(rows.l0, rows.fvu, color=colour, marker=marker, ms=9, lw=2, ls=style, mec=INK, label=NAMES[kind])
-        ax.set_xscale("log")
-        ax.set_yscale("log")
+        ax.set(xscale="log", yscale="log", xticks=(ticks := (1, 2, 4, 8, 16)), xticklabels=ticks)
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.yaxis.set_major_formatter(lambda fvu, _: f"{100 * fvu:g} %")
+        ax.minorticks_off()
+        ax.tick_params(labelsize=13)
         ax.set_xlabel("active features per token (L0)", fontsize=13)
         ax.set_ylabel("unexplained variance (FVU)", fontsize=13)
         ax.set_title(f"layer {self.layer}, held-out sentences: lower left is better", fontsize=13, loc="left")
