@@ -251,9 +251,12 @@ def test_diagnoses_of_families(names):
         ("a stranger in the family", "does fire", children.implied.idxmax()),
         ("a stranger in the family", "no higher", children[children.implied == 0].cosine.idxmin()),
         ("a stranger in the family", "dead", 512),
+        ("joined, not split", "Two things", "no such concept"),
+        ("joined, not split", "no single feature", "a surname"),
+        ("joined, not split", "fewer than ten", "a language"),
         ("an echo of the text", "below .7", pairs.correlation.idxmin()),
         ("an echo of the text", "beyond the word", pairs[pairs.correlation >= 0.7].within.idxmax()),
         ("an echo of the text", "whole number", "12"),
     ):
-        given = (names["split" if "stranger" in name else "pair"], value)
+        given = (names["pair" if "echo" in name else "split"], value)
         assert said in repr(check(name, given)), said

@@ -1,4 +1,4 @@
-"""The exercises on feature splitting and universality of notebook 05_sae_features."""
+"""The exercises on feature splitting and universality of notebook 05b_feature_families."""
 
 from __future__ import annotations
 
@@ -20,6 +20,12 @@ def _pair(value: Any) -> Any:
     """The same in the table of matches, for (pair, feature)."""
     matched, feature = value
     return matched.table.loc[_whole(feature)] if _whole(feature) in matched.table.index else None
+
+
+def _sizes(value: Any) -> Any:
+    """What a concept becomes from the smallest dictionary to the largest, for (split, concept). TypeError or ValueError for anything else."""
+    families, concept = value
+    return families.becomes([concept])
 
 
 def _whole(value: Any) -> int:
@@ -56,6 +62,25 @@ add(
         ),
         why="A cosine says that two features write alike, not that they mean one thing. Whoever draws a family from directions has to look at what fires.",
         solution="children = split.table.loc[512]\nstranger = (split, children[children.implied == 0].cosine.idxmax())",
+    ),
+    Exercise(
+        name="joined, not split",
+        minutes=6,
+        difficulty="easy",
+        statement=(
+            "Find a concept that has **at least ten parts** in the largest dictionary (`split.becomes([...])`), while the best single feature for it stays **as good as it was**: an `f1` of at least 0.9 at all three "
+            "sizes. Put `(split, its name)` into `joined`; the names are in `concepts(model).table.name`."
+        ),
+        expect="a family tree on which nobody has died.",
+        hints=("Concepts that hold at many tokens have the most parts.", "Think of what has to be said next: 'the answer is ...' a kind of thing."),
+        right=lambda value: (t := _sizes(value)).f1.min() >= 0.9 and t.parts.iloc[-1] >= 10,
+        wrong=(
+            (lambda value: _unreadable(value, _sizes), "Two things are asked for: split, and the name of a concept of the world, as text."),
+            (lambda value: _sizes(value).f1.min() < 0.9, "At one of the sizes no single feature stands for it with an F1 of 0.9."),
+            (lambda value: _sizes(value).parts.iloc[-1] < 10, "It has fewer than ten parts in the largest dictionary."),
+        ),
+        why="More features in the family, and none has fallen apart: specialists have joined a generalist. Only the table tells it from splitting; the drawings look the same.",
+        solution='joined = (split, "the answer is a capital")',
     ),
     Exercise(
         name="an echo of the text",

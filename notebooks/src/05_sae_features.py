@@ -7,15 +7,11 @@
 # > - train a sparse autoencoder in seconds, read its losses, and choose its width and its sparsity;
 # > - score each feature against the concepts of the world: precision, recall, and an intervention;
 # > - judge a feature as a scientist does: over its whole range, by a rule that predicts, against controls;
-# > - say what splits as a dictionary grows, what another model shares, and what another run does not;
-# > - open dictionaries of real models with the same lines.
+# > - say what training bought that a random dictionary does not have.
 
 # %% tags=["setup"]
-import mi_workshop as mi
-
 # %% [markdown] tags=["instructor"]
 # In one lesson of 45 minutes: parts 1, 2 and the game. Play the game *before* you show the answer key, on the projector, by tables.
-
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Part 1: a dictionary learns
 #
@@ -26,9 +22,10 @@ import mi_workshop as mi
 # A **sparse autoencoder** learns the directions $d_i$ and the activations $f_i(x) \ge 0$ from nothing but activations: it has *more* features than $x$ has dimensions, must
 # rebuild $x$, and pays for every activation (L1). $b$ is taken off before the encoder and put back by the decoder: the tied bias. In a good decomposition, the activations can be
 # described, changing one of them has an effect that can be predicted, and little of the model's loss is lost. These are the parts:
-
 # %%
 import torch
+
+import mi_workshop as mi
 
 model = mi.load("atlas")
 x = mi.dictionary.activations(model, "blocks.2.hook_resid_post")  # [token, d_model]
@@ -64,7 +61,7 @@ sae = mi.dictionary.train(model, layer=2, width=512, kind="batchtopk", k=8, step
 # - A *dead* feature has not fired for a hundred steps. Dead ones get a second chance: they learn what the others leave over.
 # - *Loss recovered*: the reconstruction is put in the place of the activations, and the model goes on with it. 0 is what the mean would do, 1 is the model itself.
 #
-# Most of the variance is not most of the loss. **Predict:** 99 % of the variance explained; how much of the loss is recovered?
+# Most of the variance is not most of the loss. **Predict:** more than 99 % of the variance explained; how much of the loss is recovered? How many times larger than before is what is left of it?
 
 # %% slideshow={"slide_type": "slide"}
 mi.dictionary.quality(model, sae)
@@ -208,7 +205,7 @@ for found in (key, rival):
 print(rival)
 
 # %% [markdown]
-# **Look:** a dictionary that nobody trained is nearly as "interpretable". After layer 1 the token itself still stands in the residual stream, large and plain, and whatever reaches
+# **Look:** a dictionary that nobody trained is at least as "interpretable", by this score. After layer 1 the token itself still stands in the residual stream, large and plain, and whatever reaches
 # furthest along *any* direction is some token. Others found the same in large models: dictionaries of *random networks* get explanations
 # that score well ([Heap and others 2025](https://arxiv.org/abs/2501.17727)). **A score for interpretability means nothing without the same score for a rival.**
 #
@@ -252,10 +249,11 @@ overview(layer=2)
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # **Look:** no column alone makes the case.
-# - By F1 neurons do well, layer 1's better than the features. There are few of them, they find fewer concepts, and one neuron taken out changes hardly any answer.
+# - By F1 the *random* dictionary is ahead in both layers, and layer 1's neurons are as good as its features. But neurons find few concepts, and one of them taken out changes hardly any answer.
 # - The cross in the third panel is a random direction of the same size at the same tokens: the number to beat. `shuffled`, with the dictionary's F1 to the last digit, shows what F1 cannot see.
-# - The widest dictionary finds the most concepts and has the *lowest* mean F1: it splits tokens into pieces for which we have no name (part 4).
-# - Rebuilt from as many units per token, nothing comes near a dictionary. That is what it was trained for; that its directions then are also handles, it was not.
+# - In layer 2 the widest dictionary finds the most concepts and has the lowest mean F1 of the three: many of its features are pieces for which we have no name ([next notebook](05b_feature_families.ipynb)).
+# - The last panel rebuilds from as many units per token, without any encoder. In layer 2 nothing comes near a dictionary. In layer 1 the dictionaries lose half of it and more, though with their own encoders they recover
+#   nearly all (see the model card). What a table leaves out is part of its result.
 #
 # ### What could mislead you: the key
 #
@@ -345,7 +343,9 @@ judged
 
 # %%
 print(judged)
-judged.table.sort_values("simulation")[["rule", "simulation", "detection", "f1", "top"]].iloc[[0, 1, 2, -3, -2, -1]].round(2)
+judged.table.sort_values("simulation")[["rule", "simulation", "detection", "f1", "top"]].iloc[
+    [0, 1, 2, -3, -2, -1]
+].round(2)
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ### Are features easier to explain than neurons?
@@ -419,183 +419,16 @@ forgiven = "a place in Europe"
 check("a score that forgives", forgiven)
 
 # %% [markdown] slideshow={"slide_type": "slide"}
-# ## Part 4: families
-#
-# How many features does a model have? A dictionary has as many as we asked for. If we ask for four times as many, do new ones appear, or do the old ones
-# fall apart into finer ones? Bricken and others saw the second, and called it **feature splitting**: what is one feature in A/0 is a family in A/2.
-#
-# Our three sizes read the stream of `atlas` after layer 2. A **parent** of a feature is the one of the next smaller dictionary whose decoder direction is nearest.
-# Beside it stands the one whose *activations* correlate most. Dead features (firing at fewer than two tokens of either half of the text) are left out, and labels are scored on the half on which they were not chosen, as in part 2.
-
-# %%
-from mi_workshop.dictionary.families import families
-
-sizes = [mi.dictionary.load("atlas", layer=2, width=width) for width in (128, 512, 2048)]
-split = families(model, sizes)
-split.controls.T.round(2)
-
-# %% [markdown]
-# **Look:** `cosine` is the median to the parent; `shuffled` is the same search among directions of the same spread that belong to nobody. Among so many candidates the
-# nearest is never far, so how much of a family tree would have been drawn for *any* dictionary? `implied` is the share of a child's tokens at which its parent fires,
-# `implied_shuffled` that for somebody else's parent. And `agree`: how often do direction and activation name the same parent?
-
-# %% [markdown] slideshow={"slide_type": "slide"}
-# ### What one feature becomes
-#
-# The paper's table, with concepts that we know to be there. `parts` are features that fire almost only (at least 80 % of the time) where the concept holds; at the share
-# `covered` of its tokens one of them does.
-#
-# **Predict:** which of *a surname*, *a language* and *a place* falls into the most parts? Will any single feature still stand for all of it?
-
-# %% slideshow={"slide_type": "slide"}
-split.becomes(["a surname", "a language", "a place", "the answer is a capital"]).round(2)
-
-# %% [markdown] slideshow={"slide_type": "slide"}
-# **Look:** compare `f1` of the best single feature with `parts`: a concept whose parts grow while its best F1 falls has split. The `labels` say into what.
-#
-# ### A family tree
-#
-# **Predict:** a feature for surnames in the smallest dictionary. What will its children be: the single surnames, or the sentences in which they stand?
-
-# %% slideshow={"slide_type": "slide"}
-split.tree("a surname", by="correlation")
-
-# %% [markdown]
-# And the same feature, with parents by direction, as they are usually drawn:
-
-# %%
-split.tree("a surname", by="cosine")
-
-# %% [markdown]
-# **Look:** dashed lines are disputed: the other measure names another parent. A direction is shared out among all that is active at a token; two features may fire
-# together and write apart.
-
-# %% [markdown] slideshow={"slide_type": "slide"}
-# ### The map
-#
-# All live features of the three sizes, near where their activations are alike. Rings: 128, squares: 512, triangles: 2,048. The menu lights up the features of one
-# family of concepts, or one tree; point at a mark for its label.
-#
-# **Predict:** where will triangles crowd around a ring, and where will there be triangles without one?
-
-# %% slideshow={"slide_type": "slide"}
-split.map()
-
-# %% [markdown] slideshow={"slide_type": "slide"}
-# ### What could mislead you here
-#
-# - **The map.** t-SNE keeps neighbours together; how far apart two groups are drawn, and how large, means nothing. The title says how many have lost their nearest
-#   neighbour. PCA is honest about distances and loses nearly everything else: try `print(split.map("cosine", "pca"))`.
-# - **The start.** Dictionaries of different widths that are trained from one seed may begin with the *same random directions*. Then a child has a parent of its own number, born
-#   and not made: that is the column `same_start` above. In the stored run, `other starts` is the control.
-# - **The label.** It is the best of over a thousand concepts. Grey boxes in the tree have a label with an F1 under one half: do not read them aloud.
-
-# %% [markdown] slideshow={"slide_type": "slide"}
-# ## Your turn: part 4
-
-# %% [markdown] tags=["exercise"]
-# a stranger in the family
-
-# %%
-stranger = (split, ...)
-# solution
-children = split.table.loc[512]
-stranger = (split, children[children.implied == 0].cosine.idxmax())
-print(children.loc[stranger[1]])
-
-# %%
-check("a stranger in the family", stranger)
-
-# %% [markdown] slideshow={"slide_type": "slide"}
-# ## Part 5: is it the model, or the text?
-#
-# `atlas-twin` was trained like `atlas`, from another random start. For every feature of the one, we look for the feature of the other whose activations correlate most, both
-# models reading the same tokens. Bricken and others report about .7 between two of their models, and read it as **universality**: both found the same things.
-#
-# **Predict:** ours, above or below? And neurons? And *random directions*, cut so that they fire as rarely as features?
-
-# %% slideshow={"slide_type": "slide"}
-from mi_workshop.dictionary.universality import matched
-
-twin = mi.load("atlas-twin")
-pair = matched(model, sizes[1], twin, mi.dictionary.load("atlas-twin", layer=2, width=512))
-pair
-
-# %% [markdown]
-# **Look:** the dotted line is the published value, of other models, another text and larger dictionaries: it is beside ours, not above or below it. The lines that can be compared are the
-# controls. One of them is uncomfortable: how many *random directions* reach .7?
-
-# %%
-print(pair)
-pair.summary().round(2)
-
-# %% [markdown] slideshow={"slide_type": "slide"}
-# **Look:** a direction that fires at a few tokens often fires at one *word*, and the same words stand in both texts: `by_token` says how much of a feature the word alone explains,
-# `within` how well a pair agrees once the mean of each word is taken off both. That is what the text cannot have brought about alone.
-#
-# Some controls take too long for a lesson: two models that were **never trained**, `atlas` against one of them, and `atlas` against **itself**: the
-# same activations, the same training, another seed of the dictionary (`run 0` to `run 3`). And layer 1, where the stream of `atlas` is a function of the token and nothing else.
-#
-# **Predict:** which share of the features of one run has a twin in the next (each other's best, and a correlation of .9 or more)?
-
-# %% slideshow={"slide_type": "slide"}
-from mi_workshop import results
-
-stored = results.read("families")
-stored["runs"].drop(columns="live").astype(float).round(2)
-
-# %% [markdown]
-# **Look:** at layer 1 `within` is empty: there is nothing beyond the token. At layer 2, who agrees beyond it, trained models or untrained ones? Then compare *run and run* with *atlas
-# and twin*. What varies from one run to the next on the very same model cannot be a property of the model. And what two untrained
-# models share cannot have been learned: Heap and others (2025) found that dictionaries of randomly initialised transformers look about as interpretable as those of trained ones.
-
-# %% [markdown] tags=["instructor"]
-# Let the class vote on *above or below .7* before the histogram, and ask afterwards whether it was the right question. The exercise *an echo of the text* is the one to do together.
-
-# %% [markdown] slideshow={"slide_type": "slide"}
-# ### The same, on a real model
-#
-# A dictionary is saved as [SAELens](https://decoderesearch.github.io/SAELens) saves its own, and what SAELens saved is read. So with a network and `pip install sae-lens` one line opens the dictionaries
-# of GPT-2 and Gemma. (What this cell says depends on what you have, so this copy stores nothing for it: run it.)
-
-# %% tags=["unstored"]
-mi.dictionary.save(sizes[1], "my_dictionary")
-print(mi.dictionary.load("my_dictionary"))
-print(mi.dictionary.load("gpt2", layer=8, otherwise="atlas"))
-
-# %% [markdown]
-# There is no answer key for GPT-2: no list of its concepts, no text of which every word's part is known. What remains is the second half of what you have done: explanations that *predict* held-out text, interventions beside their
-# controls, other runs, other models, random ones. What you have seen here is how far each of these can be trusted.
-
-# %% [markdown] slideshow={"slide_type": "slide"}
-# ## Your turn: part 5
-
-# %% [markdown] tags=["exercise"]
-# an echo of the text
-
-# %%
-echo = (pair, ...)
-# solution
-pairs = pair.table
-echo = (pair, pairs[(pairs.correlation >= 0.7) & (pairs.within < 0.1)].index[0])
-print(pairs.loc[echo[1]])
-
-# %%
-check("an echo of the text", echo)
-
-# %% [markdown] slideshow={"slide_type": "slide"}
 # ## Key points
 #
 # - A dictionary is an *assumption*: that activations are sums of few directions. Its loss says how well the sum fits, not whether the directions mean anything.
 # - "Interpretable" is a number here because the world lists its concepts. It means nothing without the same number for a rival: neurons, random directions, a dictionary that nobody trained.
 # - What training buys shows in interventions and in the loss that is recovered.
 # - The strongest examples flatter every feature. Sample the whole range, predict what was held out, and intervene.
-# - Wider dictionaries split features, and other seeds find others: there is no *the* dictionary. What two models share may be the text's.
 #
 # ## To discuss
 #
 # - A dictionary leaves part of the loss unexplained (the lecture: about 20 %). What could be in there, and how would you find out?
-# - Two runs share part of their features. What may you still say about "the features of the model"?
 # - A large model explains the features of a smaller one, and another large model grades it. What can go wrong, and what would convince you?
 # - Your table and the search disagree, and the search scores higher. Would you change your mind? What if its rule is *Iran or Ghana or Delaware*?
 # - A feature that we have no word for: how would this notebook's answer key judge it?
@@ -611,7 +444,7 @@ check("an echo of the text", echo)
 # - Heap and others: [*Sparse Autoencoders Can Interpret Randomly Initialized Transformers*][heap], 2025
 # - [SAELens][saelens], the library for dictionaries of real models
 #
-# **Next:** [Attribution graphs](06_attribution_graphs.ipynb)
+# **Next:** [Families of features](05b_feature_families.ipynb)
 #
 # [mono]: https://transformer-circuits.pub/2023/monosemantic-features
 # [topk]: https://arxiv.org/abs/2406.04093
@@ -621,4 +454,3 @@ check("an echo of the text", echo)
 # [paulo]: https://arxiv.org/abs/2410.13928
 # [heap]: https://arxiv.org/abs/2501.17727
 # [saelens]: https://github.com/decoderesearch/SAELens
-
