@@ -16,6 +16,8 @@ def _key() -> Any:
 
 
 def _row(value: Any) -> Any:
+    if int(value) != value:
+        raise ValueError
     return _key().table.loc[int(value)]
 
 

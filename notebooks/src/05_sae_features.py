@@ -10,6 +10,8 @@
 # > - say what training bought that a random dictionary does not have.
 
 # %% tags=["setup"]
+import mi_workshop as mi
+
 # %% [markdown] tags=["instructor"]
 # In one lesson of 45 minutes: parts 1, 2 and the game. Play the game *before* you show the answer key, on the projector, by tables.
 # %% [markdown] slideshow={"slide_type": "slide"}
@@ -21,14 +23,19 @@
 #
 # A **sparse autoencoder** learns the directions $d_i$ and the activations $f_i(x) \ge 0$ from nothing but activations: it has *more* features than $x$ has dimensions, must
 # rebuild $x$, and pays for every activation (L1). $b$ is taken off before the encoder and put back by the decoder: the tied bias. In a good decomposition, the activations can be
-# described, changing one of them has an effect that can be predicted, and little of the model's loss is lost. These are the parts:
+# described, changing one of them has an effect that can be predicted, and little of the model's loss is lost. First the activations, of every token of the training text:
+
+# %%
+model = mi.load("atlas")
+x = mi.dictionary.activations(model, "blocks.2.hook_resid_post")  # [token, d_model]
+x.shape
+
+# %% [markdown]
+# Then the parts, the directions at random to begin with:
+
 # %%
 import torch
 
-import mi_workshop as mi
-
-model = mi.load("atlas")
-x = mi.dictionary.activations(model, "blocks.2.hook_resid_post")  # [token, d_model]
 x = x / (x - x.mean(0)).norm(dim=1).mean()
 W_dec = torch.nn.functional.normalize(torch.randn(512, 128), dim=1)
 parts = [0.3 * W_dec.T, torch.zeros(512), W_dec, x.mean(0)]
