@@ -65,8 +65,8 @@ split.tree("the answer is a capital", by="correlation")
 split.tree("the answer is a capital", by="cosine")
 
 # %% [markdown]
-# **Look:** dashed lines are disputed: the other measure names another parent. A direction is shared out among all that is active at a token; two features may fire
-# together and write apart.
+# **Look:** by direction it has one child, and that has one: no family at all. Dashed lines above are disputed: the other measure names another parent. A direction is shared out among all that is active at a token; two
+# features may fire together and write apart. Which tree a paper shows is a choice, and it should be said.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ### The map
