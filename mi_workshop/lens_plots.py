@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import html
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import ScalarFormatter
 
-from mi_workshop.plots import BLUE, GREEN, GREY, INK, ORANGE, image, new_figure, png
+from mi_workshop.plots import BLUE, GREEN, GREY, INK, ORANGE, new_figure, picture
 
 if TYPE_CHECKING:
     from mi_workshop.lens import Lens, Result, Trajectory
@@ -228,7 +227,6 @@ def save(result: Result, path: Path) -> None:
 
         drawn = go.Figure(live).to_html(full_html=False, include_plotlyjs=True, config={"displayModeBar": False})
     else:
-        figure = result.figure()
-        drawn = image(base64.b64encode(png(figure, 160)).decode(), words, int(figure.get_figwidth() * 80))
+        drawn = picture(result.figure(), words, 160)
     title = html.escape(f"{type(result).__name__}: {getattr(result, 'prompt', '') or getattr(result, 'name', '')}")
     path.write_text(PAGE.format(title=title, csp=CSP, figure=drawn, words=html.escape(words)), encoding="utf-8")

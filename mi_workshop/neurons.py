@@ -20,7 +20,7 @@ from torch import Tensor
 
 from mi_workshop.circuits.corpus import FeatureError, training_text
 from mi_workshop.concepts import concepts
-from mi_workshop.models import Model
+from mi_workshop.models import Model, mlp
 from mi_workshop.plots import BLUE, INK, ORANGE, new_figure, open_frames
 from mi_workshop.show import Shown
 
@@ -42,8 +42,7 @@ def stages(model: Model) -> list[str]:
 
 def hook_name(model: Model, layer: int, stage: str) -> str:
     """The hook at which a layer's neurons are read, with circuit-tracer's wrapper round the MLP or without."""
-    mlp = model.replacement.blocks[layer].mlp
-    return getattr(getattr(mlp, "old_mlp", mlp), f"hook_{stage}").name
+    return getattr(mlp(model, layer), f"hook_{stage}").name
 
 
 @lru_cache(maxsize=4)
@@ -266,10 +265,12 @@ def superlinearity(model: Model, times: float = 1.1) -> pd.DataFrame:
     """By which power the strongest neuron of each input grows with the layer's pre-activations: log of its growth / log ``times``, when all are
     multiplied by ``times``. 1 is linear. One row per stage: median and quartiles over layers and distinct beginnings of sentences."""
     out: dict[str, list[np.ndarray]] = {stage: [] for stage in stages(model)}
-    for block, pre in zip(model.replacement.blocks, firings(model, "pre"), strict=True):
-        mlp, x = getattr(block.mlp, "old_mlp", block.mlp), torch.from_numpy(pre)
-        now, then = mlp.act_fn(x), mlp.act_fn(times * x)
-        pairs = {"mid": (now, then), "post": (mlp.ln(now), mlp.ln(then))} if len(out) == 2 else {"post": (now, then)}
+    for layer, pre in enumerate(firings(model, "pre")):
+        inside, x = mlp(model, layer), torch.from_numpy(pre)
+        now, then = inside.act_fn(x), inside.act_fn(times * x)
+        pairs = (
+            {"mid": (now, then), "post": (inside.ln(now), inside.ln(then))} if len(out) == 2 else {"post": (now, then)}
+        )
         for stage, (a, b) in pairs.items():
             strongest, at = a.max(1)
             grown = b.gather(1, at[:, None])[:, 0]

@@ -376,6 +376,11 @@ def image(data: str, sentence: str, width: int) -> str:
     return f'<img alt="{html.escape(sentence, quote=True)}" width="{width}" src="data:image/png;base64,{data}">'
 
 
+def picture(figure: Figure, sentence: str, dpi: int = 100) -> str:
+    """An HTML image of a figure, with alt text."""
+    return image(base64.b64encode(png(figure, dpi)).decode(), sentence, int(figure.get_figwidth() * 80))
+
+
 def mimebundle(figure: Figure, sentence: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """What a notebook stores: an image with alt text (HTML without scripts), the same PNG, and the sentence."""
     data = base64.b64encode(png(figure)).decode()

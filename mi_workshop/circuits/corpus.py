@@ -18,7 +18,7 @@ from scipy.sparse import csc_array, csr_array, vstack
 from torch import Tensor
 
 from mi_workshop.circuits.intervene import decoders
-from mi_workshop.models import Model, ModelError
+from mi_workshop.models import Model, ModelError, mlp
 from mi_workshop.worlds.atlas import Sentence
 
 if TYPE_CHECKING:
@@ -53,9 +53,8 @@ def _features(model: Model) -> Dictionary:
 
 
 def _neurons(model: Model) -> Dictionary:
-    mlps = [getattr(block.mlp, "old_mlp", block.mlp) for block in model.replacement.blocks]
-    reads = mlps[0].hook_post.name.removeprefix("blocks.0.")
-    return Dictionary(reads, lambda x, _: x, lambda layer: mlps[layer].W_out, None, tuple(range(len(mlps))))
+    reads, layers = mlp(model, 0).hook_post.name.removeprefix("blocks.0."), tuple(range(model.replacement.cfg.n_layers))
+    return Dictionary(reads, lambda x, _: x, lambda layer: mlp(model, layer).W_out, None, layers)
 
 
 KINDS: dict[str, Callable[[Model], Dictionary]] = {"feature": _features, "neuron": _neurons}
@@ -120,6 +119,10 @@ def _text(model: Model, trained: list[Sentence]) -> Text:
 @torch.no_grad()
 def text_activations(model: Model, kind: str | SparseDictionary = "feature") -> csc_array:
     """Activation of every unit of every layer that has any at every token of the training text [token, layer * unit], remembered."""
+    if not isinstance(kind, str):
+        from mi_workshop.dictionary.activations import firings
+
+        return firings(model, kind)
     m, dictionary, blocks = model.replacement, dictionary_of(model, kind), []
     for group in training_text(model).tokens:
         for tokens in torch.from_numpy(group).split(256):

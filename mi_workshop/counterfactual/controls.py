@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mi_workshop.models import network
+from mi_workshop.models import mlp, network
 
 from .changes import Change, Plan, Values
 from .sites import Site
@@ -30,8 +30,7 @@ def written(model: Any, site: Site, unit: Tensor, change: Tensor) -> Float[Tenso
     if site.kind == "z":
         return torch.einsum("nw,nwd->nd", change, m.blocks[layer].attn.W_O[unit].to(change))
     if site.kind == "neuron":
-        mlp = m.blocks[layer].mlp
-        return change * getattr(mlp, "old_mlp", mlp).W_out[unit].to(change)
+        return change * mlp(model, layer).W_out[unit].to(change)
     if site.kind == "feature":
         from mi_workshop.circuits.intervene import decoders
 

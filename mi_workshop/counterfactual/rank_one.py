@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mi_workshop.models import network
+from mi_workshop.models import mlp, network
 
 from .changes import by_shape, read_all
 from .run import differentiable, run
@@ -30,8 +30,7 @@ class RankOne:
 
     @contextmanager
     def on(self, model: Any) -> Iterator[Any]:
-        mlp = network(model).blocks[self.layer].mlp
-        weight = getattr(mlp, "old_mlp", mlp).W_out
+        weight = mlp(model, self.layer).W_out
         before = weight.detach().clone()
         try:
             weight.data += self.change.to(weight)

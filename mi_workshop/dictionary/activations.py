@@ -51,13 +51,17 @@ def several(
     return [torch.cat(found[hook]) for hook in hooks]
 
 
-@lru_cache(maxsize=16)
 @torch.no_grad()
+def encoded(encode: Callable[[Tensor], Tensor], x: Float[Tensor, "token d"]) -> csc_array:
+    """What ``encode`` makes of ``x`` [token, unit], some tokens at a time: dense, it would be large."""
+    return vstack([csr_array(encode(part).numpy()) for part in x.split(4096)], format="csc")
+
+
+@lru_cache(maxsize=16)
 def firings(model: Model, dictionary: SparseDictionary) -> csc_array:
     """Activation of each feature at every token of the training text [token, feature], remembered. Raises DictionaryError for another model's."""
     if dictionary.model != model.name:
         raise DictionaryError(
             f"This dictionary was trained on {dictionary.model or 'an unnamed model'}, and the model is {model.name}: load that one."
         )
-    blocks = [csr_array(dictionary.encode(x).numpy()) for x in activations(model, dictionary.reads).split(4096)]
-    return vstack(blocks, format="csc")
+    return encoded(dictionary.encode, activations(model, dictionary.reads))

@@ -14,13 +14,13 @@ from functools import cached_property
 import numpy as np
 import torch
 from jaxtyping import Float
-from scipy.sparse import csc_array, csr_array, vstack
+from scipy.sparse import csc_array
 from torch import Tensor
 
 from mi_workshop.circuits.corpus import Text, training_text
-from mi_workshop.dictionary.activations import activations, firings
+from mi_workshop.dictionary.activations import activations, encoded, firings
 from mi_workshop.dictionary.core import DictionaryError, SparseDictionary
-from mi_workshop.models import Model, network
+from mi_workshop.models import Model, mlp
 
 OTHERS = {
     "neurons": "MLP neurons of the layer, after the nonlinearity",
@@ -52,11 +52,9 @@ class Units:
         """The residual stream that the units write into."""
         return f"blocks.{self.layer}.hook_resid_post"
 
-    @torch.no_grad()
     def fire(self, text: Callable[[Model], Text] = training_text) -> csc_array:
         """Activations [token, unit] over a text of ``circuits.corpus``."""
-        x = activations(self.model, self.reads, text)
-        return vstack([csr_array(self.encode(part).numpy()) for part in x.split(4096)], format="csc")
+        return encoded(self.encode, activations(self.model, self.reads, text))
 
     @cached_property
     def acts(self) -> csc_array:
@@ -93,9 +91,8 @@ def units_of(model: Model, dictionary: SparseDictionary, kind: str = "dictionary
         moved.acts = features.acts
         return moved
     if kind == "neurons":
-        mlp = network(model).blocks[layer].mlp
-        inside = ".old_mlp" if hasattr(mlp, "old_mlp") else ""  # circuit-tracer wraps the MLP
-        return Units(kind, model, layer, f"blocks.{layer}.mlp{inside}.hook_post", torch.Tensor.relu, getattr(mlp, "old_mlp", mlp).W_out.detach())  # fmt: skip
+        inside = mlp(model, layer)
+        return Units(kind, model, layer, inside.hook_post.name, torch.Tensor.relu, inside.W_out.detach())
     if kind not in OTHERS:
         raise DictionaryError(f"There are no units of the kind {kind!r}: choose dictionary, {', '.join(OTHERS)}.")
     x = activations(model, features.hook)

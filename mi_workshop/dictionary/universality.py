@@ -29,7 +29,7 @@ from mi_workshop.concepts import concepts
 from mi_workshop.dictionary.activations import activations, firings
 from mi_workshop.dictionary.alike import correlation, labels, spread, unit_directions
 from mi_workshop.dictionary.core import DictionaryError, SparseDictionary
-from mi_workshop.models import Model, network
+from mi_workshop.models import Model, mlp
 from mi_workshop.show import Shown
 
 SAME = 0.9
@@ -112,7 +112,8 @@ def matched(model_a: Model, dictionary_a: SparseDictionary, model_b: Model, dict
     ]
     controls["random directions"] = correlation(*pair).max(1)
     units = [
-        activations(m, _neurons(m, d.layer)).numpy() for m, d in ((model_a, dictionary_a), (model_b, dictionary_b))
+        activations(m, mlp(m, d.layer).hook_post.name).numpy()
+        for m, d in ((model_a, dictionary_a), (model_b, dictionary_b))
     ]
     if model_a.name != model_b.name:
         controls["neurons"] = correlation(*units).max(1)
@@ -125,11 +126,6 @@ def _cut(model: Model, dictionary: SparseDictionary, tokens: np.ndarray, rng: np
     read = rng.normal(size=(len(tokens), x.shape[1])).astype(np.float32) @ (x - x.mean(0)).T
     level = [np.partition(row, -n)[-n] for row, n in zip(read, tokens, strict=True)]
     return csr_array(np.maximum(read - np.array(level)[:, None], 0)).T.tocsc()
-
-
-def _neurons(model: Model, layer: int) -> str:
-    hooks: list[str] = [h for h in network(model).hook_dict if h.startswith(f"blocks.{layer}.mlp") and h.endswith("hook_post")]  # fmt: skip
-    return hooks[0]
 
 
 def untrained(model: Model, seed: int = 0) -> Model:

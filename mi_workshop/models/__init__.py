@@ -147,6 +147,12 @@ def network(model: Any) -> Any:
     return model.replacement if isinstance(model, Model) else model
 
 
+def mlp(model: Any, layer: int) -> Any:
+    """The MLP of a layer, with its weights and hooks: circuit-tracer's replacement models have it inside a wrapper."""
+    block = network(model).blocks[layer]
+    return getattr(block.mlp, "old_mlp", block.mlp)
+
+
 def names() -> list[str]:
     """The embedded models, shipped in the package."""
     return sorted(path.parent.name for path in WEIGHTS.glob("*/config.json"))

@@ -5,7 +5,6 @@ Made of ipywidgets alone. Every control can be set from Python, ``explorer.metho
 
 from __future__ import annotations
 
-import base64
 import html
 import inspect
 import warnings
@@ -15,7 +14,7 @@ import ipywidgets as w
 
 from mi_workshop.models.small import ImageModel, ImageTextModel
 from mi_workshop.pictures import read_picture
-from mi_workshop.plots import image, png
+from mi_workshop.plots import picture
 from mi_workshop.saliency.attribution import METHODS, Attribution, attribute
 from mi_workshop.saliency.explore import against, in_words
 from mi_workshop.saliency.inputs import FILLED, SaliencyError, problem
@@ -95,9 +94,7 @@ class Explorer(Pictured, w.VBox):
                 )
                 self.scores = against(p, found, self.key)
             self.attribution, self.error = found, ""
-            figure = self.figure()
-            data = base64.b64encode(png(figure, dpi=100)).decode()
-            self._map.value = image(data, found.words(), int(figure.get_figwidth() * 80))
+            self._map.value = picture(self.figure(), found.words())
             self._said.value = said([*in_words(self.scores, self.key), f"{found.seconds:.2f} s"])
         except Exception as error:
             known = isinstance(error, ValueError) and str(error)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 from typing import Any
 
 import ipywidgets as w
 from matplotlib.figure import Figure
 
-from mi_workshop.plots import image, png
+from mi_workshop.plots import picture
 from mi_workshop.solu import Units
 from mi_workshop.widgets.saliency_controls import STYLE, said
 from mi_workshop.widgets.view import Pictured
@@ -35,9 +34,7 @@ class SoluExplorer(Pictured, w.VBox):
 
     def _show(self, change: Any = None) -> None:
         self.units = Units(tuple(slider.value for slider in self.sliders))
-        figure = self.figure()
-        data = base64.b64encode(png(figure, dpi=100)).decode()
-        self._map.value = image(data, self.describe(), int(figure.get_figwidth() * 80))
+        self._map.value = picture(self.figure(), self.describe())
         self._said.value = said([self.describe()])
 
     def figure(self) -> Figure:

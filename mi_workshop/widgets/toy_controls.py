@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import base64
 from typing import TYPE_CHECKING, Any
 
 import ipywidgets as w
 
-from mi_workshop.plots import image, png
+from mi_workshop.plots import picture
 from mi_workshop.superposition.toys import Toy, train_toy
 from mi_workshop.widgets.saliency_controls import STYLE, said
 from mi_workshop.widgets.view import Pictured
@@ -49,9 +48,7 @@ class ToyExplorer(Pictured, w.VBox):
         try:
             n, sparsity, importance, hidden = (control.value for control in self.controls)
             self.toy, self.error = train_toy(n, 2, sparsity, importance, hidden, steps=400)[0], ""
-            figure = self.figure()
-            data = base64.b64encode(png(figure, dpi=100)).decode()
-            self._map.value = image(data, self.toy.words(), int(figure.get_figwidth() * 80))
+            self._map.value = picture(self.figure(), self.toy.words())
             self._said.value = said([self.toy.words()])
         except Exception as error:
             self.error = f"This went wrong in the kernel: {type(error).__name__}."
