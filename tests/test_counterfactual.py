@@ -286,6 +286,22 @@ def test_the_city_is_both_and_something_else_is_not(atlas):
     assert nothing.verdict == "no evidence"
 
 
+def test_failed_controls_stand_behind_the_verdict():
+    """A patch that only takes a fault out is believed to have put the right answer in; or a donor that the model answers otherwise is
+    counted as one of the prompt's own answer."""
+    from mi_workshop.teach.capstone import capstone
+
+    exam, world = capstone(3)[0], capstone(3)[0].world
+    prompts = [world.two_hop("Bandung", a).prompt for a in ("capital", "language", "currency")]
+    donors = [p.replace("Bandung", world.home["Bandung"].cities[0]) for p in prompts]
+    found = Experiment(Site("mlp_out", 1, "{city}"), n_random=19).run(exam, prompts, donors)
+    assert found.verdict == "both" and "same answer" not in found.controls
+    assert found.against == ["a donor of a third answer brings the donor's answer, too"]
+    assert found.words().endswith(f"sufficient. But {found.against[0]}.")
+    sound = Experiment(Site("resid_post", 1, "{city}"), n_random=19).run(exam, donors, prompts)
+    assert sound.against == [] and sound.controls["same answer"]["kept"] > 0.9
+
+
 def test_the_wrong_prompt_is_caught(atlas):
     """An intervention "works" when the answer was there before: the unedited run of the same prompt shows it."""
     report = Experiment(Site("mlp_out", 0, 3), zero()).run(atlas, OAKLAND)

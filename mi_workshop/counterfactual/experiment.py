@@ -8,6 +8,9 @@ layer, position and size (``controls.random_values``); with n random changes p =
 - *sufficient*: mean gained >= ``SHARE`` and p(gained) <= ``ALPHA``; needs donors with another answer;
 - *both*, or *no evidence*: which is not evidence of nothing.
 
+Controls that fail (``Report.against``) stand behind the verdict as a *but*: the same with a donor of the prompt's own answer, of a third
+answer, or at another position. A donor counts as one of the own answer where the model itself gives that answer to it.
+
 Necessary and sufficient hold for these prompts, this change and this treatment of attention; nothing is said about others.
 """
 
@@ -76,6 +79,20 @@ class Report(Shown):
         found = (self.removes and self.shows("lost"), self.shows("gained"))
         return {(True, True): "both", (True, False): "necessary", (False, True): "sufficient"}.get(found, "no evidence")
 
+    @property
+    def against(self) -> list[str]:
+        """What the failed controls say against the verdict; empty if none failed or there is no evidence to speak against."""
+        if self.verdict == "no evidence":
+            return []
+        shown = ["lost"] * (self.verdict != "sufficient") + ["gained"] * (self.verdict != "necessary")
+        c, elsewhere = self.controls, self.controls.get("wrong position", {})
+        failed = {
+            "a donor of the same answer changes it, too": c.get("same answer", {}).get("kept", 1) < SHARE,
+            "a donor of a third answer brings the donor's answer, too": c.get("third answer", {}).get("gained", 0) >= SHARE,
+            "the same at another position does as much": all(elsewhere.get(k, 0) >= SHARE for k in shown),
+        }
+        return [sentence for sentence, fails in failed.items() if fails]
+
     def words(self) -> str:
         n, first = len(self.table), self.table.iloc[0]
         lines = [f"{self.what}; attention {self.attention}; {n} prompt{'' if n == 1 else 's'}."]
@@ -99,7 +116,8 @@ class Report(Shown):
             "both": "both necessary and sufficient", "necessary": "necessary", "sufficient": "sufficient",
             "no evidence": "no evidence (which is not evidence that it does not matter)",
         }[self.verdict]  # fmt: skip
-        return "\n".join([*lines, f"Verdict: {meaning}."])
+        but = f" But {', and '.join(self.against)}." if self.against else ""
+        return "\n".join([*lines, f"Verdict: {meaning}.{but}"])
 
     def figure(self) -> Any:
         from mi_workshop.plots import draw_report
@@ -175,9 +193,10 @@ class Experiment:
                     variants[f"random {j}"] = [values[j] for values, _ in drawn]
             rows += [Row(tokens, parts) for parts in variants.values()]
             names += [(i, name) for name in variants]
-            if donor is not None:
-                rows.append(Row(tokens_of(model, donor), []))
-                names.append((i, "donor"))
+            for name, other in (("donor", donor), ("same", others[i][0])):
+                if other is not None:
+                    rows.append(Row(tokens_of(model, other), []))
+                    names.append((i, name))
         logits = run_rows(model, rows, self.freeze_attention, progress=progress)
         found: list[dict[str, Tensor]] = [{} for _ in prompts]
         for (i, name), one in zip(names, logits, strict=True):
@@ -227,7 +246,9 @@ class Experiment:
     ) -> Report:  # fmt: skip
         rows, measured, identity = [], [], 0.0
         for i, logits in enumerate(found):
-            base, donor = logits["base"], logits.get("donor")
+            base, donor, same = logits["base"], logits.get("donor"), logits.pop("same", None)
+            if same is not None and same.argmax() != base.argmax():  # right in the world, but not what this model says
+                del logits["same answer"]
             own = int(base.argmax()) if answers is None else token_id(model, answers[i])
             r = Reference(base, donor, own, None if donor is None else int(donor.argmax()))
             change = float((logits["identity"] - base).abs().max())
@@ -257,8 +278,10 @@ class Experiment:
         dose.index = pd.Index([float(i[5:]) for i in dose.index], name="dose")
         controls = {}
         for name in ("same answer", "third answer", "wrong position", "whole residual"):
-            if all(name in m.index for m in measured):
-                controls[name] = _control(name, measured)
+            if have := [m for m in measured if name in m.index]:
+                controls[name] = _control(name, have)
+                if len(have) < len(measured):
+                    controls[name]["says"] += f" in the {len(have)} prompts that have it"
         return Report(
             _what(sites, self.changes(len(sites))), "frozen" if self.freeze_attention else "free", pd.DataFrame(rows), random, kind,
             controls, dose, identity, any(c.removes for c in self.changes(len(sites))), _top(model, found[0]["base"]), _top(model, found[0]["edited"]), sites,
