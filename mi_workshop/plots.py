@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -111,7 +112,11 @@ def _draw(
     n_pos, filled = len(graph.tokens), filled or set()
     inch = n_pos / (share * ax.get_figure().get_figwidth())  # in columns
     place = _positions(graph, 1.9 * inch)
-    strong = graph.links.reindex(graph.links.weight.abs().sort_values(ascending=False).index).head(max_links)
+    answers = nodes[nodes.feature_type == LOGIT].sort_values("token_prob", ascending=False)
+    room = [place[i][0] - 1.6 * inch > -0.6 for i in answers.node_id.head(5)]
+    left_out, answers = answers.node_id[max(1, sum(room)) :], answers.head(max(1, sum(room)))
+    links = graph.links[~graph.links.target.isin(left_out)]
+    strong = links.reindex(links.weight.abs().sort_values(ascending=False).index).head(max_links)
     scale = float(strong.weight.abs().max() or 1)
     for link in strong.itertuples():
         (x0, y0), (x1, y1) = place[link.source], place[link.target]
@@ -133,10 +138,9 @@ def _draw(
         inside = colour if full else "#DDDDDD" if error else "white"
         xs, ys = zip(*(place[i] for i in group.node_id), strict=True)
         ax.scatter(xs, ys, marker="D" if error else "o", s=26, c=inside, edgecolors=colour, lw=1.1, zorder=3)
-    centres = _draw_boxes(ax, graph, boxes, place, 1.1 * inch)
+    centres = _draw_boxes(ax, graph, boxes, {i: at for i, at in place.items() if i not in set(left_out)}, 1.1 * inch)
     _draw_arrows(ax, graph, centres)
-    answers = nodes[nodes.feature_type == LOGIT].sort_values("token_prob", ascending=False)
-    for node in answers.head(5).itertuples():
+    for node in answers.itertuples():
         x, y = place[node.node_id]
         strongest = node.label == graph.top.token[0]
         ax.text(
@@ -194,15 +198,20 @@ def drawn_supernodes(graph: AttributionGraph, count: int = 10) -> list[str]:
 def _draw_boxes(
     ax: Any, graph: AttributionGraph, boxes: list[str], place: dict[str, tuple[float, float]], wide: float
 ) -> dict[str, tuple[float, float]]:
-    """One box for each supernode in ``boxes``; returns their centres, those of tokens and of answers, by the names ``flow`` uses."""
+    """One box for each supernode in ``boxes``, at its lowest layer over the token where most of it is; returns their centres, those of
+    tokens and of answers that have a place, by the names ``flow`` uses."""
     centres: dict[str, tuple[float, float]] = {}
-    for node in graph.nodes[graph.nodes.feature_type.isin((TOKEN, LOGIT))].itertuples():
+    for node in graph.nodes[
+        graph.nodes.feature_type.isin((TOKEN, LOGIT)) & graph.nodes.node_id.isin(place)
+    ].itertuples():
         centres[end_name(node)] = place[node.node_id]
+    nodes = graph.nodes.set_index("node_id")
     taken: list[tuple[float, float]] = []
     for label in boxes:
         ids = graph.supernodes[label]
-        points = np.array([place[i] for i in ids])
-        x, y = points[:, 0].mean(), points[:, 1].mean()
+        mine = nodes.loc[ids]
+        mine = mine[mine.ctx_idx == mine.ctx_idx.mode()[0]]
+        x, y = np.mean([place[i] for i in mine.index[mine.layer == mine.layer.min()]], axis=0)
         while any(abs(x - a) < wide and abs(y - b) < 0.26 for a, b in taken):
             y += 0.27
         taken.append((x, y))
@@ -251,9 +260,10 @@ def draw_ablation(result: AblationResult) -> Figure:
     bars.set_title(f"{counted(len(result.node_ids), 'feature')} set to zero", fontsize=14)
     spread.hist(result.random_probs, bins=np.linspace(0, 1, 26), color="#BBBBBB", edgecolor=INK, label="random sets")
     spread.axvline(result.prob, color=ORANGE, lw=3, label="these features")
+    spread.set_ylabel("number of random sets", fontsize=12)
     spread.set_xlim(0, 1)
     spread.set_xlabel(f"probability of {answer}", fontsize=12, parse_math=False)
-    spread.set_title(f"{len(result.random_probs)} random sets of equal size", fontsize=14)
+    spread.set_title(f"{len(result.random_probs)} different random sets of equal size", fontsize=14)
     spread.legend(fontsize=12, frameon=False)
     open_frames(bars, spread)
     return figure
@@ -271,13 +281,13 @@ def draw_swap(result: SwapResult) -> Figure:
         ("nothing changed", result.before[0]["token"], result.before[0]["prob"], GREY),
         (
             f"{c['random']['n']} random sets\n({c['random']['expected_rate']:.0%} say {result.expected})",
-            result.before[0]["token"],
+            f"mean of {result.before[0]['token']}",
             c["random"]["mean_prob_kept"],
             GREY,
         ),
         (f"same place\n({c['same_state']['city']})", c["same_state"]["token"], c["same_state"]["prob"], GREY),
         (f"third place\n({c['third_state']['place']})", c["third_state"]["token"], c["third_state"]["prob"], GREY),
-        ("whole residual\n(ceiling)", c["ceiling"]["token"], c["ceiling"]["prob"], GREY),
+        ("everything at\nthat place", c["ceiling"]["token"], c["ceiling"]["prob"], GREY),
     ][::-1]
     table.barh(range(len(rows)), [r[2] for r in rows], color=[r[3] for r in rows], edgecolor=INK, height=0.62)
     for i, (_, token, prob, _) in enumerate(rows):
@@ -294,7 +304,7 @@ def draw_swap(result: SwapResult) -> Figure:
         )
     table.set_yticks(range(len(rows)), [r[0] for r in rows], fontsize=11.5, parse_math=False)
     table.set_xlim(0, 1)
-    table.set_title("controls: the answer each one gives", fontsize=14)
+    table.set_title("the answer beside each control's", fontsize=14)
     table.set_xlabel("probability", fontsize=12)
     dose = [d["dose"] for d in result.dose]
     curve.plot(dose, [d["old"] for d in result.dose], "s--", color=INK, lw=2, label=result.before[0]["token"])
@@ -314,21 +324,17 @@ def draw_report(report: Report) -> Figure:
     changes; right: the dose curve."""
     figure = new_figure(13, 5)
     n = len(report.table)
-    said = f"{report.verdict}  ({n} prompt{'' if n == 1 else 's'}, attention {report.attention})"
-    figure.suptitle(
-        f"{_short(report.what, 92 - len(said))}  →  {said}",
-        fontsize=15,
-        weight="bold",
-        x=0.01,
-        ha="left",
-        parse_math=False,
-    )
+    verdict = {"both": "necessary and sufficient"}.get(report.verdict, report.verdict)
+    failed = f"; {counted(len(report.against), 'control')} against it" if report.against else ""
+    said = f"{verdict}{failed}  ({n} prompt{'' if n == 1 else 's'}, attention {report.attention})"
+    title = textwrap.fill(f"{_short(report.what, 150)}  →  {said}", 100)
+    figure.suptitle(title, fontsize=15, weight="bold", x=0.01, ha="left", parse_math=False)
     bars, table, curve = figure.subplots(1, 3, width_ratios=[1, 1.45, 1])
     _before_after(bars, report.before, report.after, [report.before[0]["token"]])
     bars.set_title("before and after" + (" (first prompt)" if n > 1 else ""), fontsize=14)
     mean = report.table[["lost", "gained"]].mean()
     rows = [("the change", mean.lost, mean.gained), *((n, c["lost"], c["gained"]) for n, c in report.controls.items())]
-    names = [f"{len(report.random)} random changes", *(name for name, *_ in rows[::-1])]
+    names = [name for name, *_ in rows[::-1]]
     rows = rows[::-1]
     both = bool(mean.notna().all())
     kinds = [("lost", 1, ORANGE), ("gained", 2, BLUE)] if both else [("lost", 1, ORANGE)]
@@ -337,13 +343,14 @@ def draw_report(report: Report) -> Figure:
         wide = 0.36 if both else 0.6
         hatch = "///" if name == "lost" else None
         table.barh(y, [r[column] for r in rows], wide, color=colour, edgecolor=INK, hatch=hatch, label=name)
-        spread = 0.25 * np.sin(np.arange(len(report.random)) * 2.4)  # so that dots do not hide each other
+        spread = 0.22 * np.sin(np.arange(len(report.random)) * 2.4) - i  # so that dots do not hide each other
         table.plot(report.random[name], spread, "s" if name == "lost" else "o", color=colour, ms=3.5, alpha=0.6)
     table.axvline(0.5, color=GREY, lw=1, ls=":")
-    table.set_yticks(range(len(names)), names, fontsize=12)
+    below = [f"{len(report.random)} random changes: {name}" for name, *_ in kinds]
+    table.set_yticks(range(1 - len(kinds), len(names) + 1), [*below[::-1], *names], fontsize=12)
     table.set_xlim(min(-0.05, float(report.random.min(axis=None))), 1.05)
     table.set_title("share of the answer's probability", fontsize=14)
-    table.legend(fontsize=12, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.08), ncols=2)
+    table.legend(fontsize=12, loc="best", ncols=len(kinds))
     for name, style, colour, label in (
         ("prob", "s--", INK, "own answer"),
         ("donor_prob", "o-", BLUE, "donor's answer"),
@@ -352,8 +359,8 @@ def draw_report(report: Report) -> Figure:
             curve.plot(report.dose.index, report.dose[name], style, color=colour, lw=2.2, label=label)
     curve.set_xlabel("dose (1 = the change)", fontsize=12)
     curve.set_ylim(-0.03, 1.03)
-    curve.set_title("dose curve: probability", fontsize=14)
-    curve.legend(fontsize=12, frameon=False)
+    curve.set_title("dose curve: probability", fontsize=14, pad=30)
+    curve.legend(fontsize=12, frameon=False, loc="lower center", bbox_to_anchor=(0.5, 0.99), ncols=2, borderaxespad=0)
     for ax in (bars, table, curve):
         ax.spines[["top", "right"]].set_visible(False)
     return figure
@@ -361,13 +368,13 @@ def draw_report(report: Report) -> Figure:
 
 # ------------------------------------------------------------------- showing
 def png(figure: Figure, dpi: int = 80) -> bytes:
-    """A small PNG: 32 colours are enough for a drawing, and stored notebooks stay light; with a picture in it, 64 that fit it."""
-    photo = any(np.asarray(shown.get_array()).ndim == 3 for ax in figure.axes for shown in ax.images)
+    """A small PNG, so that stored notebooks stay light: 32 colours for a drawing, 64 with a picture in it, 128 with a colour scale."""
+    mapped = [shown.get_array() for ax in figure.axes for shown in (*ax.images, *ax.collections)]
+    dims = [np.ndim(array) for array in mapped if array is not None]
     drawn, out = io.BytesIO(), io.BytesIO()
     figure.savefig(drawn, format="png", dpi=dpi, pil_kwargs={"compress_level": 1})
     image = Image.open(drawn).convert("RGB")
-    small = image.quantize(64, kmeans=1) if photo else image.quantize(32)
-    small.save(out, format="png", optimize=True)
+    image.quantize(64 if 3 in dims else 128 if dims else 32, kmeans=1).save(out, format="png", optimize=True)
     return out.getvalue()
 
 

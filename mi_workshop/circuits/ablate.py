@@ -39,7 +39,7 @@ class AblationResult(Shown):
         answer, n = self.before[0]["token"], len(self.random_probs)
         weaker = sum(p <= self.prob for p in self.random_probs)
         said = (
-            f"Only {weaker} of {n} random sets hurt {answer} as much"
+            f"{f'Only {weaker}' if weaker else 'None'} of {n} random sets hurt{'' if weaker > 1 else 's'} {answer} as much"
             if weaker <= 0.05 * n
             else f"{weaker} of {n} random sets hurt {answer} as much: this says nothing about these nodes"
         )

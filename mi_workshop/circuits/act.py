@@ -151,7 +151,7 @@ def controls(model: Model, action: Action, n: int = N_RANDOM) -> Iterator[list[d
     """The controls so far, ``{name, token, prob, note}``, again and again while more of them are done.
 
     *values put back*: every changed feature set to the value that it has anyway; *same place*: for a swap, the old place
-    taken from another of its cities; *random sets*: ``n`` sets matched in number, layer, position and size
+    taken from another of its cities; *random sets*: up to ``n`` different sets matched in number, layer, position and size
     (``swap.random_edits``).
     """
     edit = action.edit
@@ -166,6 +166,7 @@ def controls(model: Model, action: Action, n: int = N_RANDOM) -> Iterator[list[d
         done.append({"name": "same place", **same, "note": f"its features as in the prompt about {action.same_city}"})
     yield done
     noise = random_edits(model, edit, action.barred, n)
+    n = len(noise)
     want = model.token_id(action.expected) if action.expected else None
     kept = flipped = expected = 0.0
     for i in range(0, n, CHUNK):

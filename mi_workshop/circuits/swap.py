@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -191,15 +192,15 @@ def decoded(model: Model, layer: int, features: Tensor) -> Tensor:
 
 
 def random_edits(model: Model, edit: Edit, barred: Tensor, n: int, seed: int = 0) -> Tensor:
-    """n random edits that match ``edit``: what they set, sparse [n, layer, position, feature].
+    """Up to ``n`` random edits that match ``edit``, fewer where so few differ: what they set, sparse [n, layer, position, feature].
 
     At each layer and position as many features, none of them ``barred`` [layer, feature], are drawn from those active in that
     layer in the two prompts; one that is active here goes to zero or to its donor's value, another to its value elsewhere.
-    Of ``20 n`` such sets those are kept whose change of the residual stream is nearest in length to the true edit's, and they
-    are scaled to exactly that length: same number, layer, position and size.
+    Of the different ones among ``20 n`` such sets those are kept whose change of the residual stream is nearest in length to the
+    true edit's, and they are scaled to exactly that length: same number, layer, position and size.
     """
     g = torch.Generator().manual_seed(seed)
-    where, value = [torch.empty(4, 0, dtype=torch.long)], [torch.empty(0)]
+    where, value, which = [torch.empty(4, 0, dtype=torch.long)], [torch.empty(0)], [torch.zeros(n)]
     for layer, pos in edit.mask.any(-1).nonzero().tolist():
         true = edit.mask[layer, pos].nonzero()[:, 0]
         size = ((edit.values - edit.now)[layer, pos, true] @ decoded(model, layer, true)).norm()
@@ -213,17 +214,28 @@ def random_edits(model: Model, edit: Edit, barred: Tensor, n: int, seed: int = 0
         off = (torch.rand(chosen.shape, generator=g) < 0.5) | (donor == start)
         target = torch.where(start > 0, torch.where(off, 0.0, donor), torch.where(donor > 0, donor, elsewhere[chosen]))
         change = target - start
+        different = distinct(torch.zeros(pick.shape[0], len(pool)).scatter(1, pick, change))
         vectors = decoded(model, layer, pool)
         gram = (vectors @ vectors.T)[pick[:, :, None], pick[:, None]]  # [set, feature, feature]
         length = torch.einsum("si,sij,sj->s", change, gram, change).clamp(min=0).sqrt()
-        nearest = (length / size.clamp(min=1e-8)).log().abs().nan_to_num(torch.inf).topk(n, largest=False).indices
+        far = (length / size.clamp(min=1e-8)).log().abs().nan_to_num(torch.inf)[different]
+        nearest = different[far.topk(min(n, len(far)), largest=False).indices]
+        nearest = nearest[torch.arange(n) % len(nearest)]
         scaled = start + change * (size / length.clamp(min=1e-8))[:, None]
-        rows = torch.randperm(n, generator=g)[:, None].expand(n, chosen.shape[1])
-        fixed = torch.tensor([layer, pos])[:, None].expand(2, rows.numel())
-        where.append(torch.cat([rows.reshape(1, -1), fixed, chosen[nearest].reshape(1, -1)]))
+        rows = torch.randperm(n, generator=g)
+        fixed = torch.tensor([layer, pos])[:, None].expand(2, n * chosen.shape[1])
+        where.append(torch.cat([rows.repeat_interleave(chosen.shape[1])[None], fixed, chosen[nearest].reshape(1, -1)]))
         value.append(scaled[nearest].flatten())
+        which.append(nearest[rows.argsort()].float())
     shape = (n, *edit.values.shape)
-    return torch.sparse_coo_tensor(torch.cat(where, 1), torch.cat(value), shape, check_invariants=False).coalesce()
+    sets = torch.sparse_coo_tensor(torch.cat(where, 1), torch.cat(value), shape, check_invariants=False).coalesce()
+    kept = distinct(torch.stack(which, 1))
+    return sets if len(kept) == n or len(value) == 1 else sets.index_select(0, kept).coalesce()
+
+
+def distinct(rows: Tensor) -> Tensor:
+    """The first of each kind of row, in their order."""
+    return torch.from_numpy(np.sort(np.unique(rows.numpy(), axis=0, return_index=True)[1]))
 
 
 def best(model: Model, logits: Tensor, k: int = 5) -> list[dict[str, Any]]:
@@ -281,7 +293,7 @@ def swap(
 ) -> SwapResult:
     """Swap place ``old`` for ``new`` in the features of ``prompt`` and report the new answers beside the controls.
 
-    Controls: *nothing* (every edited feature set to its own value), *random* (``n_random`` >= 1 matched sets, see
+    Controls: *nothing* (every edited feature set to its own value), *random* (up to ``n_random`` >= 1 different matched sets, see
     ``random_edits``), *same_state* and *third_state* donors, *ceiling* (``patch_residual``), *transfer* (features chosen on this
     attribute's questions alone, tried on the others), and a dose curve (0 = no edit, 1 = the swap, 2 = twice the change).
     Raises WorldError where the world has no such place, prompt or counterfactual; ModelError for a model without a world.
@@ -312,7 +324,7 @@ def swap(
     controls: dict[str, dict[str, Any]] = {
         "nothing": {"max_abs_logit_change": float((logits[len(edits)] - plain).abs().max())},
         "random": {
-            "n": n_random,
+            "n": len(noise),
             "mean_prob": float(random[:, want].mean()),
             "flip_rate": float((random.argmax(-1) != was).float().mean()),
             "expected_rate": float((random.argmax(-1) == want).float().mean()),

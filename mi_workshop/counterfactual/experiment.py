@@ -88,7 +88,8 @@ class Report(Shown):
         c, elsewhere = self.controls, self.controls.get("wrong position", {})
         failed = {
             "a donor of the same answer changes it, too": c.get("same answer", {}).get("kept", 1) < SHARE,
-            "a donor of a third answer brings the donor's answer, too": c.get("third answer", {}).get("gained", 0) >= SHARE,
+            "a donor of a third answer brings the donor's answer, too": c.get("third answer", {}).get("gained", 0)
+            >= SHARE,
             "the same at another position does as much": all(elsewhere.get(k, 0) >= SHARE for k in shown),
         }
         return [sentence for sentence, fails in failed.items() if fails]
@@ -304,7 +305,7 @@ def _control(name: str, measured: list[pd.DataFrame]) -> dict[str, Any]:
         "same answer": f"the answer stays in {kept:.0%} (it should)",
         "third answer": f"lost {lost:.2f}{came}{' (it should not)' if came else ''}",
         "wrong position": f"lost {lost:.2f}{came}",
-        "whole residual": f"lost {lost:.2f}{came} (the ceiling)",
+        "whole residual": f"lost {lost:.2f}{came} (everything at that place)",
     }[name]
     return {"lost": lost, "gained": gained, "kept": kept, "says": said}
 

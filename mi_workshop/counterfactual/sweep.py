@@ -18,6 +18,13 @@ from .sites import HEADS, InterventionError, Position, Site, layers_of, matched,
 if TYPE_CHECKING:
     from mi_workshop.widgets.heat_map import HeatMap
 
+# What stands on a figure in place of the names in the code.
+KINDS = {"resid_post": "residual stream", "z": "head output", "pattern": "attention", "mlp_out": "MLP output", "attn_out": "attention output"}  # fmt: skip
+UNITS = {
+    "lost": "share of the answer lost", "gained": "share of donor's answer", "recovered": "way to the donor's answer",
+    "prob": "probability", "donor_prob": "donor's probability", "says_donor": "share with donor's answer",
+}  # fmt: skip
+
 
 @dataclass
 class Sweep:
@@ -106,7 +113,8 @@ class Sweep:
             controls = [{"name": name, "token": "lost", "prob": c["lost"]} for name, c in report.controls.items()]
             return {"text": report.words(), "before": report.before, "after": report.after, "controls": controls}
 
-        options = {"title": f"{self.kind} {self.change}", "unit": self.metric, "on_click": ask} | options
+        title = f"{KINDS.get(self.kind, self.kind)} {self.change}"
+        options = {"title": title, "unit": UNITS.get(self.metric, self.metric), "on_click": ask} | options
         if self.metric in ("recovered", "lost", "gained", "prob", "donor_prob", "says_donor"):
             options = {
                 "low": min(0.0, float(np.nanmin(self.mean))),
