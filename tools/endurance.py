@@ -14,14 +14,16 @@ import argparse
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
-import zipfile
 from collections import Counter
 from pathlib import Path
 
 from kernels import NOTEBOOKS, OFFLINE, ROOT, Kernel, Ran, Table, code_cells, load
+
+from mi_workshop import course_files
 
 PAGE = ROOT / "docs" / "endurance.md"
 COLUMNS = {
@@ -162,8 +164,6 @@ def places(table: Table) -> None:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         top = Path(folder)
         top.chmod(0o755)
-        build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, str(ROOT)]
-        subprocess.run(build, check=True, capture_output=True)
         odd, plain = top / "Mein Kürs ★ 課程", top / "plain"
         for name, changes, at, locked in (
             ("spaces and other letters", {"HOME": odd / "home", "TMPDIR": odd / "tmp"}, odd, []),
@@ -174,11 +174,11 @@ def places(table: Table) -> None:
             ("course is read-only", {}, plain, ["course/notebooks"]),
         ):  # fmt: skip
             if name not in table:
-                table.add(name, *place(at, next(top.glob("*.whl")), changes, locked))
+                table.add(name, *place(at, changes, locked))
 
 
-def place(at: Path, wheel: Path, changes: dict[str, object], locked: list[str]) -> list[str]:
-    """Unpack and copy everything into ``at`` for `user`, lock folders, and run commands and notebooks: what each said."""
+def place(at: Path, changes: dict[str, object], locked: list[str]) -> list[str]:
+    """Put the package and the course into ``at`` for `user`, lock folders, and run commands and notebooks: what each said."""
     env = (
         os.environ
         | OFFLINE
@@ -186,10 +186,10 @@ def place(at: Path, wheel: Path, changes: dict[str, object], locked: list[str]) 
     )
     env = {name: str(value) for name, value in (env | changes).items() if value is not None and name != "MPLCONFIGDIR"}
     if not (at / "site").exists():
-        with zipfile.ZipFile(wheel) as archive:
-            archive.extractall(at / "site")
-        copy = "import sys, pathlib, mi_workshop.course_files as c; c.copy(pathlib.Path(sys.argv[1]))"
-        subprocess.run([sys.executable, "-c", copy, str(at / "course")], check=True, env=env, cwd=at)
+        package = at / "site" / "mi_workshop"
+        shutil.copytree(ROOT / "mi_workshop", package, ignore=shutil.ignore_patterns("__pycache__"))
+        for folder in (package / "course", at / "course"):  # as in the wheel, and as mi-workshop lab copies it
+            course_files.copy(folder)
     for name in ("home", "tmp", "cache"):
         (at / name).mkdir(exist_ok=True)
     for path in [at, *at.glob("**/*")]:
