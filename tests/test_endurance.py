@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import pytest
@@ -79,3 +80,22 @@ def test_the_room_says_what_was_measured(page, monkeypatch):
     assert "**Measured:** 30 kernels" in measure_room.verdict(table, "n")
     monkeypatch.undo()
     assert measure_room.fitting(1e9) <= 0 < measure_room.fitting(1)
+
+
+def test_as_many_as_fit_is_what_the_memory_allows(tmp_path, monkeypatch):
+    """The last row has more kernels than the machine bears, or is measured again each time."""
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "room.md").write_text("<!-- measured -->\n<!-- end measured -->\n", "utf-8")
+    asked = []
+
+    def room(cells, n, minutes):
+        asked.append(n)
+        return dict.fromkeys(("USS", "PSS", "left", "seconds"), 1.0) | {"peak": 700.0 * n, "failed": 0, "load": 0.5}
+
+    monkeypatch.setattr(measure_room, "room", room)
+    monkeypatch.setattr(measure_room, "ROOT", tmp_path)
+    monkeypatch.setattr(measure_room.psutil, "virtual_memory", lambda: SimpleNamespace(available=24e9))
+    monkeypatch.setattr(sys, "argv", ["measure_room.py"])
+    measure_room.main()
+    measure_room.main()  # nothing is left to do
+    assert asked == [1, 2, 4, 8, 30] and "**Measured:** 30" in (tmp_path / "docs" / "room.md").read_text("utf-8")

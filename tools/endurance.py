@@ -89,11 +89,8 @@ def thrice(path: Path, table: Table) -> None:
     differ = [i for i, (a, b) in enumerate(zip(*rounds[1:], strict=True)) if a.text != b.text]
     for i in differ:
         pairs = zip(rounds[1][i].text.splitlines(), rounds[2][i].text.splitlines(), strict=False)
-        print(
-            f"  cell {i}:",
-            *next((pair for pair in pairs if pair[0] != pair[1]), ("another number of lines",)),
-            sep="\n    ",
-        )
+        first = next((pair for pair in pairs if pair[0] != pair[1]), ("another number of lines",))
+        print(f"  cell {i}:", *(f"{line:.1000}" for line in first), sep="\n    ")
     table.add(path.stem, " ".join(seconds), " ".join(memory), failures(sum(rounds, [])), len(differ), before)
 
 
