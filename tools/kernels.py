@@ -128,8 +128,7 @@ class Table:
 
     def __init__(self, page: Path, name: str, columns: str, fresh: bool = False) -> None:
         self.page, self.marks, self.columns = page, (f"<!-- {name} -->", f"<!-- end {name} -->"), columns
-        self.before, _, rest = page.read_text(encoding="utf-8").partition(self.marks[0])
-        there, _, self.after = rest.partition(self.marks[1])
+        there = self._page()[1]
         lines = [line for line in there.splitlines() if line.startswith("| ")][1:]
         same = columns in there and not fresh
         self.rows = {line.split(" | ")[0].strip("|` "): line for line in lines} if same else {}
@@ -145,7 +144,14 @@ class Table:
         below = f"{time.strftime('%d %B %Y')}, {os.cpu_count()} cores. {caption(self)}".strip()
         head = f"| {self.columns} |\n{'|---' * (self.columns.count(' | ') + 1)}|\n"
         table = head + "\n".join(self.rows.values()) + f"\n\n{below}\n"
-        self.page.write_text(f"{self.before}{self.marks[0]}\n{table}{self.marks[1]}{self.after}", encoding="utf-8")
+        before, _, after = self._page()
+        self.page.write_text(f"{before}{self.marks[0]}\n{table}{self.marks[1]}{after}", encoding="utf-8")
+
+    def _page(self) -> tuple[str, str, str]:
+        """What stands before the marks, between and after them now: another part may write its own table meanwhile."""
+        before, _, rest = self.page.read_text(encoding="utf-8").partition(self.marks[0])
+        there, _, after = rest.partition(self.marks[1])
+        return before, there, after
 
     def cells(self) -> list[list[str]]:
         return [[cell.strip("|` ") for cell in row.split(" | ")] for row in self.rows.values()]
