@@ -21,8 +21,16 @@ class Kept:
     about: dict[str, Any]
 
 
+def home() -> Path:
+    """The user's home folder; the root folder where nothing names one, as for a container's user without a name."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return Path(os.sep)
+
+
 def folder() -> Path:
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    base = Path(os.environ.get("XDG_CACHE_HOME") or home() / ".cache")
     return Path(os.environ.get("MI_WORKSHOP_CACHE") or base / "mi-workshop")
 
 

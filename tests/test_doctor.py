@@ -132,6 +132,19 @@ def test_too_little_memory_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.ok is False and found.todo, "a notebook will be killed without a warning"
 
 
+@pytest.mark.parametrize("home", ["/nonexistent/home", None])
+def test_a_user_without_a_home(home: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a shared server that gives its users no home, or no name, the report on the machine is a traceback."""
+    for variable in ("XDG_CACHE_HOME", "MI_WORKSHOP_CACHE", "HF_HOME", "HF_TOKEN_PATH", "HOME"):
+        monkeypatch.delenv(variable, raising=False)
+    if home:
+        monkeypatch.setenv("HOME", home)
+    else:
+        monkeypatch.setattr(module.os.path, "expanduser", lambda path: path)  # what it says of a user without a name
+    found = row(doctor(), "disk")
+    assert found.ok is not None and row(doctor(), "Hugging Face token").ok is None
+
+
 def test_tiers_that_this_version_lacks_are_not_promised(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not even to a machine that has all they will need."""
     monkeypatch.setattr(module, "_host", lambda name, url, network: Row(name, True, "answers"))

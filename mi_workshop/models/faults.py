@@ -6,6 +6,7 @@ The Hub token is in none of them (``scrub``).
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import zipfile
 from collections.abc import Callable, Iterator
@@ -28,7 +29,7 @@ def cache() -> Path:
 
 def shown(path: Path) -> str:
     """A path as it may stand in a notebook that others read: without the name of the home folder."""
-    return str(path).replace(str(Path.home()), "~", 1)
+    return str(path).replace(os.path.expanduser("~"), "~", 1)
 
 
 def scrub(text: object) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 
 from packaging.requirements import Requirement
 
+from mi_workshop import cache
 from mi_workshop.models import available_memory
 
 PACKAGE = "mi-workshop"
@@ -158,7 +159,9 @@ def _memory() -> Row:
 
 
 def _disk() -> Row:
-    gb = shutil.disk_usage(Path.home()).free / 1e9
+    home = cache.home()
+    there = next(folder for folder in (home, *home.parents) if folder.exists())
+    gb = shutil.disk_usage(there).free / 1e9
     ok = gb >= DISK_GB
     return Row("disk", ok, f"{gb:.1f} GB free", "" if ok else f"Free {DISK_GB:.0f} GB in your home folder.")
 
@@ -201,8 +204,8 @@ def _gpu() -> Row:
 
 def _token() -> Row:
     """Whether there is a Hugging Face token, where its own library looks for one. It is never read or shown."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    home = Path(os.environ.get("HF_HOME") or cache / "huggingface")
+    caches = Path(os.environ.get("XDG_CACHE_HOME") or cache.home() / ".cache")
+    home = Path(os.environ.get("HF_HOME") or caches / "huggingface")
     file = Path(os.environ.get("HF_TOKEN_PATH") or home / "token")
     for variable in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
         if os.environ.get(variable):

@@ -1,0 +1,49 @@
+"""A kernel that dies while somebody looks at a view, in a real JupyterLab."""
+
+import os
+import signal
+
+import nbformat
+from nbformat.v4 import new_code_cell, new_notebook
+from test_lab import CELLS, KERNEL, RUN_ALL
+
+SOURCE = [
+    "import os, mi_workshop as mi\nprint(os.getpid())",
+    "graph = mi.trace(mi.load('atlas'), 'Fact: the capital of the state containing Dallas is')\nview = graph.show()\nview",
+    "len(view.selected)",
+]
+SESSION = "jupyterapp.shell.currentWidget.sessionContext"
+RUN_LAST = "(async () => {const nb = jupyterapp.shell.currentWidget.content; nb.activeCellIndex = 2; await jupyterapp.commands.execute('notebook:run-cell')})()"
+
+
+def selected(page):
+    page.evaluate(RUN_LAST)
+    return page.evaluate(CELLS)[2]["outputs"][0]["data"]["text/plain"]
+
+
+def test_a_kernel_dies_under_a_view(lab, artifacts):
+    """The machine runs out of memory in the middle of a talk: the picture is gone, the page is full of errors, or running all again
+    does not bring the view back."""
+    cells = [new_code_cell(source) for source in SOURCE]
+    nbformat.write(new_notebook(cells=cells, metadata=KERNEL), lab.folder / "killed.ipynb")
+    with lab.notebook("killed.ipynb") as page:
+        page.evaluate(RUN_ALL)
+        pills = page.locator(".mi-graph .mi-pill")
+        pills.first.click()
+        page.wait_for_timeout(500)
+        assert selected(page) != "0"
+        before = pills.count()
+        os.kill(int(page.evaluate(CELLS)[0]["outputs"][0]["text"]), signal.SIGKILL)
+        page.get_by_text("appears to have died").wait_for()
+        page.screenshot(path=artifacts / "killed-dialog.png")
+        page.get_by_role("button", name="Ok", exact=True).click()
+        assert pills.count() == before, "the picture went with the kernel"
+        pills.nth(1).click()
+        page.locator(".mi-graph .mi-selected").first.wait_for()
+        page.screenshot(path=artifacts / "killed.png")
+        assert page.get_by_text("Error displaying widget").count() == 0
+        page.wait_for_function(f"{SESSION}.session?.kernel?.status === 'idle'")
+        page.evaluate(RUN_ALL)
+        pills.first.click()
+        page.wait_for_timeout(500)
+        assert selected(page) != "0"
