@@ -17,12 +17,16 @@ CELLS = "jupyterapp.shell.currentWidget.context.model.toJSON().cells"
 IMAGES = """Array.from(document.querySelectorAll('.jp-Notebook img:not(.plot-img:not([src]))')).map(
     image => ({alt: image.alt, loaded: image.complete && image.naturalWidth > 0, shown: image.src.slice(0, 80)}))"""
 OPEN = """async path => {
-    const how = {path, factory: 'Notebook', kernelPreference: {shouldStart: false, canStart: false}};
-    window.shown = await jupyterapp.commands.execute('docmanager:open', how);
-    await shown.revealed;
+    window.shown = await jupyterapp.commands.execute('docmanager:open', {path, factory: 'Notebook'});
+    await Promise.all([shown.revealed, shown.sessionContext.ready]);
 }"""
 SHOWN = """shown.content.widgets.every(cell => cell.model.type !== 'markdown' || cell.node.classList.contains('jp-mod-rendered'))
     && [...shown.node.querySelectorAll('img[src]')].every(image => image.complete)"""
+CLOSE = """async () => {
+    const {id} = shown.sessionContext.session;
+    shown.dispose();
+    await jupyterapp.serviceManager.sessions.shutdown(id);
+}"""
 # Run to the end in the front end, for the views that no other test here shows in Lab: the sliders of the toy model and of SoLU with plotly
 # drawn live, and the talk (timer, audience, the graph for a projector). Graphs, heat maps, heads, the brush, the scrubber, the saliency
 # controls and the activity are clicked in Lab by tests of their own in this folder; nbval runs every cell of every notebook.
@@ -58,7 +62,7 @@ def test_as_stored(reader, path):
     reader.wait_for_function(SHOWN)
     assert reader.locator(".jp-Notebook").count() == 1
     check_images(reader)
-    reader.evaluate("shown.dispose()")
+    reader.evaluate(CLOSE)
 
 
 @pytest.mark.parametrize("path", RUN)
