@@ -15,6 +15,7 @@ demo: $(STAMP)  ## trace Dallas → Texas → Austin and swap Texas for Californ
 
 test: export HF_HUB_OFFLINE = 1
 test: export OMP_NUM_THREADS = 1
+test: export PYTHONDONTWRITEBYTECODE = # else each process compiles the tests anew, where an image sets it
 test: $(STAMP)  ## every test, then every notebook
 	$(BIN)/python -m pytest $(TWO)
 	MI_WORKSHOP_OFFLINE=1 MI_WORKSHOP_CACHE=$(CURDIR)/.venv/test-cache $(BIN)/python -m pytest $(TWO) --nbval-lax --nbval-current-env --nbval-cell-timeout=60 notebooks

@@ -496,7 +496,7 @@ def check(data, deep):
     return True
 
 
-def test_thousands_of_broken_files(graph, real_data):
+def test_a_thousand_broken_files(graph, real_data):
     """The next broken file is somebody's first: a traceback or a hang is what they would remember."""
     bases = [graph.prune(0.3, 0.8).to_json(), small()]
     for path in (real_data / name for name in (HAIKU, CLT, EURO)):
@@ -514,12 +514,12 @@ def test_thousands_of_broken_files(graph, real_data):
     read = 0
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for seed in range(3_000):
+        for seed in range(1_000):
             try:
                 read += check(mutate(bases[seed % len(bases)], seed), deep=seed % 12 == 0)
             except Exception as error:
                 raise AssertionError(f"seed {seed} of base {seed % len(bases)} (of {len(bases)})") from error
-    assert 600 < read < 2_700, "the mutations should neither break everything nor nothing"
+    assert 200 < read < 900, "the mutations should neither break everything nor nothing"
 
 
 @pytest.mark.parametrize(("n_nodes", "n_links"), [(2_000, 1_000_000), (50_000, 60_000)])

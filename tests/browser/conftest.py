@@ -29,6 +29,7 @@ ARGUMENTS = [
     "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
     "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
 ]  # fmt: skip
+LOCAL = r"(http|ws)://127\.0\.0\.1:\d+/|data:|blob:"  # what a page of Lab may ask for
 SECONDS = 120  # for Lab to start, and for a page to load, on a busy machine
 
 
@@ -101,12 +102,21 @@ class Lab:
     @contextmanager
     def notebook(self, path):
         """Open the notebook at ``path`` (relative to the folder), with its kernel ready."""
-        with watched(self.browser, r"(http|ws)://127\.0\.0\.1:\d+/|data:|blob:") as page:
+        with watched(self.browser, LOCAL) as page:
             page.goto(f"{self.address}/doc/tree/{path}?token={self.token}")
             page.wait_for_function("window.jupyterapp?.shell?.currentWidget?.sessionContext")
             page.evaluate("jupyterapp.shell.currentWidget.sessionContext.ready")
             yield page
             page.evaluate("jupyterapp.shell.currentWidget.sessionContext.shutdown()")  # a kernel may hold a model
+
+    @contextmanager
+    def reader(self):
+        """A page of Lab, empty, in which notebooks can be opened one after another."""
+        with watched(self.browser, LOCAL) as page:
+            page.goto(f"{self.address}/lab?token={self.token}")
+            page.wait_for_function("window.jupyterapp?.restored")
+            page.evaluate("jupyterapp.restored.then(() => null)")
+            yield page
 
 
 @pytest.fixture(scope="session")
