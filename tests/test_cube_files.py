@@ -313,8 +313,11 @@ def test_ours_as_json(cube, atlas, pictures, tmp_path):
     assert document["layers"][0]["layer_name"] == "blocks.0.hook_resid_post"
     assert document["layers"][0]["core_metrics"]["energy"] == cube["resid_post", "norm"].values[1, 0, :n].tolist()
     assert np.shape(document["layers"][8]["attention_scores"]) == (1, 4, n, n)
-    assert {"feature_id", "pattern_norm", "resid_post"} <= set(document["provenance"]["left_out"])
+    assert {"feature_id", "pattern_norm"} <= set(document["provenance"]["left_out"])
     again = Cube.read(tmp_path / "a.json")
+    where = [f"blocks.{i}.hook_resid_post" for i in range(4)]
+    whole = again.data.hidden_states.sel(module=where).values[0], cube.data.resid_post.values[1, :, :n]
+    assert np.array_equal(*whole), "raw tensors were asked for and are not in the file"
     assert parsed(again.write(tmp_path / "b.json")) == document and again.prompts == PROMPTS[1:]
     odd = capture(atlas, PROMPTS[0], "modules", ["kurtosis"])
     document = parsed(odd.write(tmp_path / "c.json"))

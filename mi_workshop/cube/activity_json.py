@@ -193,10 +193,13 @@ def _again(one: xr.Dataset) -> dict[str, Any]:
 def _ours(one: xr.Dataset) -> dict[str, Any]:
     """One entry for each module, or for each layer and site; then the attention of each layer."""
     attrs, n, found = one.attrs, one.sizes["token"], []
-    left_out, sites = dict(attrs.get("left_out", {})), {}  # type: dict[str, str], dict[Any, dict[str, np.ndarray]]
+    left_out, sites, raw = dict(attrs.get("left_out", {})), {}, {}  # type: dict[str, str], dict[Any, dict[str, np.ndarray]], dict[Any, np.ndarray]
     for key, v in one.data_vars.items():
         if "metric" in v.attrs and v.dims in (("layer", "token"), ("module", "token"), ("token",)):
             sites.setdefault((v.attrs["site"], v.dims[0]), {})[v.attrs["metric"]] = v.values.reshape(-1, n)
+        elif v.attrs.get("says") == "activations" and v.dims[1:2] == ("token",) and len(v.dims) == 3:
+            raw[v.attrs["site"], v.dims[0]] = v.values
+            sites.setdefault((v.attrs["site"], v.dims[0]), {})
         elif key != "pattern" or v.dims != ATTENTION[1:] or v.sizes["query"] != n:
             left_out[str(key)] = f"{' × '.join(map(str, v.dims))}: an ActivityCube has tokens of modules alone"
     for (site, lead), metrics in sites.items():
@@ -206,9 +209,11 @@ def _ours(one: xr.Dataset) -> dict[str, Any]:
         for j, label in enumerate([-1] if lead == "token" else one[lead].values.tolist()):
             core = {THEIRS.get(m, m): v[j] for m, v in metrics.items()}
             name = label if lead == "module" else path.replace("{}", str(label)) if "{}" in path or label == -1 else f"{path}.{label}"  # fmt: skip
-            if not all(np.isnan(v).all() for v in core.values()):  # a site need not be in every layer
+            whole = raw[site, lead][j] if (site, lead) in raw else np.array(np.nan)
+            if not all(np.isnan(v).all() for v in (whole, *core.values())):  # a site need not be in every layer
                 values = {m: [None] * n for m in OURS} | {m: _plain(v) for m, v in core.items()}
-                found.append((j if lead == "module" else label, {"layer_name": name, "core_metrics": values}))
+                tensors = {} if np.isnan(whole).all() else {"raw_tensors": {"hidden_states": [_plain(whole)]}}
+                found.append((j if lead == "module" else label, {"layer_name": name, "core_metrics": values} | tensors))
     layers = [entry for _, entry in sorted(found, key=lambda one: one[0])]
     if "pattern" in one and "pattern" not in left_out:
         for label, scores in zip(one.layer.values.tolist(), one.pattern.values, strict=True):
