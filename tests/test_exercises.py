@@ -78,6 +78,14 @@ def test_markup_is_escaped():
     assert "&lt;b&gt;" in Feedback("<b>", "x")._repr_html_()
 
 
+def test_emphasis_is_shown_and_arithmetic_left_alone():
+    """Learners read raw asterisks in every answer."""
+    assert (
+        ": a <em>very bold</em> claim, 2*3*4, 2 * 3 * 4</div>"
+        in Feedback("x", "a *very bold* claim, 2*3*4, 2 * 3 * 4")._repr_html_()
+    )
+
+
 def test_every_exercise_is_complete():
     for name, exercise in EXERCISES.items():
         assert len(exercise.hints) >= 2 and exercise.wrong and 0 < exercise.minutes <= 15, name

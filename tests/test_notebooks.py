@@ -152,6 +152,16 @@ def test_the_blocks_of_a_lesson_are_there(path):
     assert text.startswith("# ")
 
 
+def test_each_notebook_leads_to_the_next():
+    """Who studies alone and follows the links never meets half of the course."""
+    course = [path.stem for path in SOURCES if path.stem not in TALKS]
+    for name, following in zip(course, course[1:], strict=False):
+        (line,) = re.findall(
+            r"^# \*\*Next:\*\*.*$", (ROOT / f"notebooks/src/{name}.py").read_text("utf-8"), re.MULTILINE
+        )
+        assert re.search(r"\]\((\S+)\.ipynb\)", line)[1] == following, f"{name} leads elsewhere"
+
+
 # ---------------------------------------------------------------------------------------------- the pipeline
 TOY = """\
 # %% [markdown] slideshow={"slide_type": "slide"}

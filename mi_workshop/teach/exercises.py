@@ -9,6 +9,7 @@ so every notebook runs from top to bottom.
 from __future__ import annotations
 
 import difflib
+import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -58,7 +59,8 @@ class Feedback:
 
     def _repr_html_(self) -> str:
         style = f"border-left: 4px solid {self.colour}; padding: .3em .8em; white-space: pre-wrap"
-        return f'<div style="{style}"><b>{escape(self.word)}</b>: {escape(self.sentence)}</div>'
+        said = re.sub(r"(?<!\w)\*(\S(?:[^*\n]*\S)?)\*(?!\w)", r"<em>\1</em>", escape(self.sentence))
+        return f'<div style="{style}"><b>{escape(self.word)}</b>: {said}</div>'
 
 
 EXERCISES: dict[str, Exercise] = {}
