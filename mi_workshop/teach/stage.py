@@ -39,12 +39,12 @@ PLAN_B = Path(__file__).parent / "plan_b.zip"
 TYPED = 40  # characters of what somebody typed that are looked at
 THEME = """<style>
 .jp-NotebookPanel:has(.mi-talk) { --jp-content-font-size1: 22px; --jp-content-line-height: 1.45; --jp-code-font-size: 18px;
-  --jp-content-font-color1: #1a1a1a; --jp-widgets-font-size: 20px; --jp-widgets-inline-height: 36px; }
+  --jp-widgets-font-size: 20px; --jp-widgets-inline-height: 36px; }
 .jp-NotebookPanel:has(.mi-talk) .jp-OutputArea-output :is(table, pre) { font-size: 18px; }
 .jp-NotebookPanel:has(.mi-talk) .jp-OutputArea-output img { max-width: 100%; max-height: 74vh; width: auto; height: auto; }
 .jp-NotebookPanel:has(.mi-talk) .mi-audience img { max-height: 58vh; }
 .jp-NotebookPanel:has(.mi-talk) .mi-big :is(.mi-stage, .mi-side) { height: 50vh; }
-body[data-jp-deck-mode="presenting"] .jp-Cell:has(.mi-clock) { position: fixed !important; inset: auto auto 0 3em !important; width: max-content !important; z-index: 9; background: white; }
+body[data-jp-deck-mode="presenting"] .jp-Cell:has(.mi-clock) { position: fixed !important; inset: auto auto 0 3em !important; width: max-content !important; z-index: 9; background: var(--jp-layout-color0, white); }
 body[data-jp-deck-mode="presenting"] .jp-Cell:has(.mi-clock) :is(.jp-Cell-inputWrapper, .jp-OutputArea-promptOverlay) { display: none; }
 </style><div class="mi-talk"></div>"""  # for the notebook that shows it, and for no other that is open beside it
 

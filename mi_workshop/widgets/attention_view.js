@@ -59,7 +59,9 @@ class View extends Shared {
     this.sides = Object.fromEntries([["from", this.queries], ["to", this.names]].map(([side, names]) => [side, names.map((text, at) => h("button", { type: "button", class: "mi-end", tabindex: at ? -1 : 0, "aria-pressed": "false", onclick: () => this.pin(side, at), onkeydown: (e) => rove(e, this.sides[side], at, "ArrowUp", "ArrowDown"),
       onmouseenter: () => this.join({ side, at }), onmouseleave: () => this.join(), onfocus: () => this.join({ side, at }), onblur: () => this.join() }, h("bdi", { text }), h("span")))]));
     const column = (side, label) => h("div", { role: "group", "aria-label": label, class: `mi-ends mi-${side}` }, h("b", { text: label }), ...this.sides[side]);
-    this.both = h("div", { class: "mi-row", role: "group", "aria-label": "Heads of this layer, drawn together" });
+    this.together = Array.from({ length: heads }, (_, k) => h("button", { type: "button", onclick: () => { const also = this.get("also"); this.set({ also: also.includes(k) ? also.filter((one) => one !== k) : [...also, k] }); } },
+      h("svg:svg", { viewBox: "0 0 30 6", "aria-hidden": "true" }, h("svg:line", { x2: 30, y1: 3, y2: 3, class: `mi-link-${k % 4}` })), ` ${k}`)); // made once: a button that is made again loses the focus
+    this.both = h("div", { class: "mi-row", role: "group", "aria-label": "Heads of this layer, drawn together" }, "With head ", ...this.together);
     this.panel = h("div", { hidden: true }, this.title = h("h2"), heads > 1 ? this.both : "", h("div", { class: "mi-long" }, h("div", { class: "mi-lines" }, column("from", "looks"), this.links, column("to", "is looked at"))));
     this.chart = h("div", { class: "mi-chart" }, this.panel);
     this.mode = h("select", { onchange: () => this.set({ mode: this.mode.value }) }, h("option", { value: "pattern", text: "pattern" }), h("option", { value: "lines", text: "lines" }));
@@ -117,8 +119,7 @@ class View extends Shared {
     for (const node of this.drawn.values()) node.hidden = true;
     const also = this.get("also");
     this.title.textContent = `${this.name(layer, head)}: lines from the token that looks to the one that is looked at`;
-    this.both.replaceChildren("With head ", ...this.buttons[layer].map((_, k) => h("button", { type: "button", "aria-pressed": String(k === head || also.includes(k)), disabled: k === head, onclick: () => this.set({ also: also.includes(k) ? also.filter((one) => one !== k) : [...also, k] }) },
-      h("svg:svg", { viewBox: "0 0 30 6", "aria-hidden": "true" }, h("svg:line", { x2: 30, y1: 3, y2: 3, class: `mi-link-${k % 4}` })), ` ${k}`)));
+    this.together.forEach((button, k) => { button.setAttribute("aria-pressed", String(k === head || also.includes(k))); button.disabled = k === head; });
     this.join();
   }
 
