@@ -25,7 +25,9 @@ SEEN = {
     "with tritanopia": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
     "in grey": [[0.2126, 0.7152, 0.0722]] * 3,
 }  # fmt: skip
-XYZ = np.array([[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]])
+XYZ = np.array(
+    [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
+)
 LEAST = 40  # in Lab, where colour is all that tells two things apart; 2.3 are just seen side by side
 seen = pytest.mark.parametrize("how", SEEN)
 CSS = (HERE / "graph_view.css").read_text(encoding="utf-8")
@@ -52,7 +54,9 @@ def contrast(one, other):
 
 def test_the_measures_are_right():
     """Black on white is 21 to 1 and 100 apart; a grey stays what it is; red and green come closer for who cannot tell them."""
-    assert contrast("white", "black") == pytest.approx(21) and contrast("#767676", "white") == pytest.approx(4.54, abs=0.01)
+    assert contrast("white", "black") == pytest.approx(21) and contrast("#767676", "white") == pytest.approx(
+        4.54, abs=0.01
+    )
     assert np.linalg.norm(lab("white", "by most") - lab("black", "by most")) == pytest.approx(100, abs=0.1)
     for how in SEEN:
         np.testing.assert_allclose(lab("#808080", how), lab("#808080", "by most"), atol=0.1)
@@ -79,7 +83,9 @@ def test_each_series_has_a_mark_or_a_dash_of_its_own(marks):
 
 
 @seen
-@pytest.mark.parametrize("scale", [heat_plots.SEQUENTIAL, [colour for _, colour in lens_plots.BLUES]], ids=["heat", "lens"])
+@pytest.mark.parametrize(
+    "scale", [heat_plots.SEQUENTIAL, [colour for _, colour in lens_plots.BLUES]], ids=["heat", "lens"]
+)
 def test_more_is_darker(scale, how):
     lightness = [lab(colour, how)[0] for colour in scale]
     assert all(a - b > 8 for a, b in zip(lightness, lightness[1:], strict=False))
@@ -116,7 +122,10 @@ def test_the_words_of_a_lens_are_read_on_every_shade():
 def test_text_and_rings_of_the_views_have_contrast(theme):
     """Text 4.5 to 1 (WCAG 1.4.3), focus ring, borders of buttons and lines of boxes 3 to 1 (1.4.11), on both grounds of a theme."""
     for ground in ("bg", "soft"):
-        assert {name: contrast(theme[name], theme[ground]) >= 4.5 for name in ("ink", "quiet")} == {"ink": True, "quiet": True}
+        assert {name: contrast(theme[name], theme[ground]) >= 4.5 for name in ("ink", "quiet")} == {
+            "ink": True,
+            "quiet": True,
+        }
     assert {name for name in ("orange", "blue", "grey", "ink") if contrast(theme[name], theme["bg"]) < 3} == set()
 
 
@@ -127,7 +136,9 @@ def test_white_is_read_on_what_it_is_written_on(graph):
     assert len(boxes) > 4
     for text in boxes:
         assert contrast(text.get_color(), text.get_bbox_patch().get_facecolor()[:3]) >= 4.5, text.get_text()
-    for ground in re.findall(r"color: #fff; background: ([^;]+);|mi-say\.mi-chain(?: rect)? \{ (?:fill|background): ([^;]+);", CSS):
+    for ground in re.findall(
+        r"color: #fff; background: ([^;]+);|mi-say\.mi-chain(?: rect)? \{ (?:fill|background): ([^;]+);", CSS
+    ):
         value = next(filter(None, ground))
         assert contrast("#fff", LIGHT[value[9:-1]] if value.startswith("var") else value) >= 4.5
 

@@ -28,7 +28,7 @@ from mi_workshop.plots import BLUE, INK, image, new_figure, open_frames, picture
 from mi_workshop.show import Shown
 from mi_workshop.teach.preflight import LIVE
 from mi_workshop.widgets.saliency_controls import said
-from mi_workshop.widgets.view import Pictured
+from mi_workshop.widgets.view import Pictured, Spoken
 from mi_workshop.worlds.atlas import Atlas, WorldError
 
 PARTS = {  # minutes
@@ -130,7 +130,7 @@ class Clock(Pictured, w.HBox):
         self.play = w.Play(max=3 * 3600, interval=1000)
         self.bar = w.IntProgress(max=60 * self.minutes, layout=w.Layout(width="9em"))
         self.text = w.HTML(self.line(0), layout=w.Layout(width="24em"))
-        super().__init__([self.play, self.bar, self.text])
+        super().__init__([self.play, self.bar, self.text, Spoken()])
         self.add_class("mi-clock")
         w.jslink((self.play, "value"), (self.bar, "value"))
         self.play.observe(lambda change: setattr(self.text, "value", self.line(change.new)), "value")
@@ -218,7 +218,7 @@ class Audience(Pictured, w.VBox):
         self.city = w.Text(description="City", placeholder="a city", **make)
         self.place = w.Text(description="swap for", placeholder="a state or country", **make)
         self.answer, self._drawn, self._words = w.HTML(), new_figure(9, 5), ""
-        super().__init__([w.HBox([self.city, self.place]), self.answer])
+        super().__init__([w.HBox([self.city, self.place]), self.answer, Spoken()])
         self.add_class("mi-audience")
         for box in (self.city, self.place):
             box.observe(self._answer, "value")
@@ -243,7 +243,7 @@ class Audience(Pictured, w.VBox):
             self._drawn, self._words = shown.figure(), shown.describe()
             self.answer.value = said([line]) + picture(self._drawn, self._words, dpi=80)
         except Exception as error:  # the room must see a sentence: nothing else shows a callback's errors
-            self.answer.value = said([str(error) or type(error).__name__], "alert")
+            self.answer.value = said([str(error) or type(error).__name__], alert=True)
 
     def describe(self) -> str:
         return self._words

@@ -6,12 +6,13 @@ around it differ from those without focus, what a key changes, what a live regio
 """
 
 import io
+import json
 import re
 
 import numpy as np
 import pytest
-from PIL import Image
 from conftest import ROOT
+from PIL import Image
 from test_lab import BUILT, RUN_ALL
 
 DOC = ROOT / "docs" / "accessibility.md"
@@ -37,31 +38,19 @@ STATE = """() => { const of = (css) => [...walked.querySelectorAll(css)], at = d
         live: of('[role=status], [role=alert], [aria-live]').map((e) => e.textContent).join('|'), dialog: Boolean(document.querySelector('dialog[open]')),
         own: [at.value, at.checked, at.textContent, at.outerHTML.match(/aria-[a-z]+="[^"]*"/g)].join('|'), lost: at === document.body || !walked.contains(at) } }"""
 IDLE = "jupyterapp.shell.currentWidget.sessionContext.session.kernel.status === 'idle'"
-rows = []
-
-
-@pytest.fixture(scope="session", autouse=True)
-def table():
-    yield
-    head = "| notebook | widget | outputs | stops | no name | no visible focus | keys change | said by a live region | said by the control | silent | focus lost | left by Tab |"
-    lines = [head, "|" + "---|" * head.count(" | ") + "---|"]
-    for name, kind in dict.fromkeys((r["notebook"], r["kind"]) for r in rows):
-        these = [r for r in rows if (r["notebook"], r["kind"]) == (name, kind)]
-        total = [len(these)] + [sum(r[k] for r in these) for k in ("stops", "nameless", "ringless", "changed", "live", "own", "silent", "lost")]
-        lines.append(f"| {name} | {kind} | {' | '.join(map(str, total))} | {'yes' if all(r['left'] for r in these) else 'NO'} |")
-    old = DOC.read_text(encoding="utf-8")
-    DOC.write_text(re.sub(r"(?s)(<!-- walk -->\n).*?(?=\n<!-- end -->)", lambda m: m[1] + "\n".join(lines), old), encoding="utf-8")
+COUNTS = ("stops", "nameless", "ringless", "changed", "live", "own", "silent", "lost")
+HEAD = "| notebook | widget | outputs | stops | no name | no visible focus | changed by keys | said by a live region | said by the control | said by neither | focus lost | left by Tab |"
 
 
 @pytest.mark.parametrize("path", [path for path in BUILT if path.startswith("solutions/")])
 def test_walk(lab, path, artifacts):
+    rows, file = [], artifacts / "walk.json"
     with lab.notebook(path) as page, open(artifacts / "walk.txt", "a", encoding="utf-8") as log:
         page.on("filechooser", lambda chooser: None)
         page.evaluate(RUN_ALL)
         devtools = page.context.new_cdp_session(page)
         for cell, kind in page.evaluate(OUTPUTS):
-            row = dict.fromkeys(("stops", "nameless", "ringless", "changed", "live", "own", "silent", "lost"), 0) | {"notebook": path[10:-6], "kind": kind, "left": False}
-            rows.append(row)
+            row = dict.fromkeys(COUNTS, 0) | {"kind": kind}
             page.evaluate(BEGIN, cell)
             for press in range(MOST):
                 page.keyboard.press("Tab")
@@ -69,8 +58,26 @@ def test_walk(lab, path, artifacts):
                     walk_stop(page, devtools, row, log)
                 elif row["stops"] or press > 8:
                     break
-            row["left"] = not page.evaluate(WHERE)["inside"]
-            print({"cell": cell} | row, file=log, flush=True)
+            rows.append(row | {"left": not page.evaluate(WHERE)["inside"]})
+            print({"notebook": path, "cell": cell} | rows[-1], file=log, flush=True)
+    file.write_text(json.dumps((json.loads(file.read_text()) if file.exists() else {}) | {path[10:-6]: rows}))
+    write_table(json.loads(file.read_text()))
+
+
+def write_table(walked):
+    """One line for each notebook and kind of output; of several walks the last one counts."""
+    lines = [HEAD, "|" + "---|" * HEAD.count(" | ") + "---|"]
+    for name, rows in sorted(walked.items()):
+        for kind in dict.fromkeys(row["kind"] for row in rows):
+            these = [row for row in rows if row["kind"] == kind]
+            total = [name, kind, len(these), *(sum(row[count] for row in these) for count in COUNTS)]
+            lines.append(f"| {' | '.join(map(str, total))} | {'yes' if all(row['left'] for row in these) else 'NO'} |")
+        if not rows:
+            lines.append(f"| {name} | none |" + " |" * 10)
+    old = DOC.read_text(encoding="utf-8")
+    DOC.write_text(
+        re.sub(r"(?s)(?<=<!-- walk -->\n).*?(?=\n<!-- end -->)", lambda _: "\n".join(lines), old), encoding="utf-8"
+    )
 
 
 def walk_stop(page, devtools, row, log):
@@ -103,7 +110,10 @@ def walk_stop(page, devtools, row, log):
     row["lost"] += after["lost"] and not after["dialog"]
     if after["dialog"]:
         page.keyboard.press("Escape")
-    print(f"  {row['notebook']} {row['kind']}: {role} {name[:40]!r} ring {ring} changed {changed} live {live} own {own} lost {after['lost']} {at['html']}", file=log)
+    print(
+        f"  {row['kind']}: {role} {name[:40]!r} ring {ring} changed {changed} live {live} own {own} lost {after['lost']} {at['html']}",
+        file=log,
+    )
 
 
 def ringed(page, box):
