@@ -363,6 +363,8 @@ class View extends Shared {
     if (has("data", "answers", "groups")) this.showAnswers();
     this.undoButton.disabled = !this.history.past.length;
     this.redoButton.disabled = !this.history.future.length;
+    const at = this.root.getRootNode().activeElement;
+    if (this.root.contains(at) && (at.disabled || at.hidden)) this.root.focus({ preventScroll: true }); // a button that is switched off does not take the focus with it
   }
 
   load() {
@@ -650,11 +652,12 @@ class View extends Shared {
   }
 
   // ---- moving and pointing
-  fit() { this.view = { k: 1, x: 0, y: 0 }; this.moved(); }
+  fit() { this.view = { k: 1, x: 0, y: 0 }; this.moved(); this.say("The whole graph is in view."); }
   zoom(factor, px = this.w / 2, py = this.h / 2) {
     const v = this.view, k = Math.min(Math.max(v.k * factor, 0.5), 40), r = k / v.k;
     this.view = { k, x: px - r * (px - v.x), y: py - r * (py - v.y) };
     this.moved();
+    this.say(`Zoom ${percent(k)}`);
   }
   wheel(e) {
     if (!(e.ctrlKey || e.metaKey || this.root.contains(document.activeElement))) return; // otherwise the notebook scrolls

@@ -50,12 +50,12 @@ def test_walk(lab, path, artifacts):
         page.evaluate(RUN_ALL)
         devtools = page.context.new_cdp_session(page)
         for cell, kind in page.evaluate(OUTPUTS):
-            row = dict.fromkeys(COUNTS, 0) | {"kind": kind}
+            row, pressed = dict.fromkeys(COUNTS, 0) | {"kind": kind}, set()
             page.evaluate(BEGIN, cell)
             for press in range(MOST):
                 page.keyboard.press("Tab")
                 if page.evaluate(WHERE)["inside"]:
-                    walk_stop(page, devtools, row, log)
+                    walk_stop(page, devtools, row, pressed, log)
                 elif row["stops"] or press > 8:
                     break
             rows.append(row | {"left": not page.evaluate(WHERE)["inside"]})
@@ -80,12 +80,15 @@ def write_table(walked):
     )
 
 
-def walk_stop(page, devtools, row, log):
-    """Look at the element that has the focus, press its keys, and count what comes of it."""
+def walk_stop(page, devtools, row, pressed, log):
+    """Look at the element that has the focus, press its keys, and count what comes of it; once each, since some keys lead back to the start."""
     at = page.evaluate(WHERE)
     this = devtools.send("Runtime.evaluate", {"expression": "document.activeElement"})["result"]["objectId"]
     node = devtools.send("Accessibility.getPartialAXTree", {"objectId": this, "fetchRelatives": False})["nodes"][0]
     role, name = (node.get(key, {}).get("value", "") for key in ("role", "name"))
+    if (role, name) in pressed and name:
+        return
+    pressed.add((role, name))
     row["stops"] += 1
     row["nameless"] += not name.strip()
     ring = ringed(page, at["box"])
