@@ -69,7 +69,7 @@ def test_the_colours_of_roles_are_told_apart(how):
     """Blue and vermilion (gained and lost, this and the others), and ink: confused, a legend would say the opposite."""
     for one, other in combinations([plots.BLUE, plots.ORANGE, plots.INK], 2):
         assert np.linalg.norm(lab(one, how) - lab(other, how)) > LEAST
-        assert np.linalg.norm(lab(plots.RUST, how) - lab(plots.BLUE, how)) > LEAST
+    assert np.linalg.norm(lab(plots.RUST, how) - lab(plots.BLUE, how)) > LEAST
 
 
 @pytest.mark.parametrize("marks", [

@@ -34,7 +34,6 @@ torch.manual_seed(0)
 rooms = PassageModel(AttentionRNN(len(mi.worlds.Rooms.vocabulary), 6, width=8).eval(), mi.worlds.Rooms())"""
 WHERE = """() => { const at = document.activeElement, style = getComputedStyle(at), cell = at.closest('.jp-CodeCell');
     return [[...document.querySelectorAll('.jp-CodeCell')].indexOf(cell), Boolean(at.closest('.jp-OutputArea-output')), style.outlineStyle !== 'none' || style.boxShadow !== 'none' || style.borderColor] }"""
-OTHERS = ("scrollable-region-focusable",)  # of JupyterLab's own output area
 
 
 @pytest.fixture(scope="module")
@@ -58,9 +57,7 @@ def test_axe_finds_nothing(page, theme):
     page.evaluate(
         "document.querySelectorAll('.jp-CodeCell').forEach((cell, i) => { cell.querySelector('.jp-Cell-outputArea').id = `output-${i}` })"
     )
-    found = violations(page, {"include": [[f"#output-{i}"] for i, _ in enumerate(SHOWN, 1)]})
-    print(*found, sep="\n")
-    assert [one for one in found if one[0] not in OTHERS] == []
+    assert violations(page, {"include": [[f"#output-{i}"] for i, _ in enumerate(SHOWN, 1)]}) == []
 
 
 def test_tab_alone_reaches_and_leaves_each(page):
@@ -108,3 +105,19 @@ def test_lists_and_buttons_answer_to_keys_and_a_change_is_said(page):
     page.keyboard.press("Enter")
     guess.get_by_role("button", name="Show the answer").wait_for()
     assert page.locator(".jp-CodeCell").count() == len(SHOWN) + 1
+
+
+def test_a_button_that_does_its_work_keeps_the_focus(page):
+    """One that is made anew, or switched off, would throw a reader back to the top of the page at each press."""
+    heads = page.locator(".jp-CodeCell").nth([*SHOWN].index("heads") + 1).get_by_role("button", name="0", exact=True)
+    heads.focus()
+    page.keyboard.press("Enter")
+    assert heads.get_attribute("aria-pressed") == "true" and heads.evaluate("e => e === document.activeElement")
+    graph = page.locator(".jp-CodeCell").nth([*SHOWN].index("graph") + 1)
+    graph.get_by_label("Influence threshold").focus()
+    page.keyboard.press("ArrowLeft")
+    graph.get_by_role("button", name="Undo").focus()
+    page.keyboard.press("Enter")
+    until(page, "document.querySelector('[aria-label=Undo]').disabled")
+    page.wait_for_timeout(100)  # ms; the browser takes the focus off a button after it has painted it
+    assert page.evaluate("Boolean(document.activeElement.closest('.mi-graph'))")
