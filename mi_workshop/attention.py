@@ -64,13 +64,18 @@ class Attention:
         queries = pd.Index(self.queries or keys, name="query")
         return pd.DataFrame(self.pattern[layer, head], queries, pd.Index(keys, name="key"), copy=True)
 
-    def describe(self) -> str:
-        """In words: size, and which heads write nothing."""
+    def describe(self, layer: int | None = None, head: int = 0, query: int | None = None) -> str:
+        """In words: size, which heads write nothing, and where one looks from one token (by default those that ``show`` opens with)."""
         n_layers, n_heads = self.silent.shape
         silent = ", ".join(f"{layer}.{head}" for layer, head in np.argwhere(self.silent))
         name = "Attention patterns" if self.kind == "attention" else self.kind.capitalize()
         what = f"{name} of {counted(n_layers * n_heads, 'head')} in {counted(n_layers, 'layer')} over {len(self.tokens)} tokens"
-        return f"{what}; silent, because they write nothing: {silent}." if silent else f"{what}."
+        layer = n_layers - 1 if layer is None else layer
+        query = (0 if self.tokens[0] == "<class>" else -1) if query is None else query
+        row = self.head(layer, head).iloc[query]
+        most = ", ".join(f"{key} ({weight:.2g})" for key, weight in row.nlargest(3).items())
+        looks = f"Head {layer}.{head} looks from {row.name} most at {most}."
+        return f"{what}{f'; silent, because they write nothing: {silent}' if silent else ''}. {looks}"
 
     def show(self, **traits: Any) -> AttentionView:
         """The interactive head browser; ``traits`` as ``layer=2, head=1, query=5, mode="lines"`` say what it opens with."""

@@ -11,13 +11,14 @@ import numpy as np
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-from mi_workshop.plots import BLUE, GREY, INK, _short, new_figure, open_frames
+from mi_workshop.plots import BLUE, GREY, INK, _short, ink_on, new_figure, open_frames
 
 if TYPE_CHECKING:
     from mi_workshop.attention import Attention
 
 # Light to dark, so that the order is seen in grey too; of the diverging one the two sides are told apart by the minus signs.
 SEQUENTIAL = ["#F7FBFF", "#C6DBEF", "#6BAED6", "#2171B5", "#08306B"]
+DASHES = ["-", "--", ":", "-."]  # of the lines of heads drawn together
 MOST_ROWS = 40  # with a name each
 DIVERGING = ["#7F2704", "#E6550D", "#FDBE85", "#FFFFFF", "#9ECAE1", "#3182BD", "#08306B"]
 
@@ -45,6 +46,14 @@ def tall(n: int) -> float:
     return 0.36 * n if n <= MOST_ROWS else float(np.clip(0.12 * n, 6, 13))
 
 
+def minus_signs(ax: Any, values: Any, shades: Any, low: float, middle: float = 0.0) -> None:
+    """A − on every cell that is clearly below zero, for where no number says so: in grey both ends of a diverging scale are dark."""
+    below = np.argwhere(values < min(0.15 * low, 0))
+    if len(below):
+        colours = [ink_on(shades[i, j]) for i, j in below]
+        ax.scatter(below[:, 1] + middle, below[:, 0] + middle, marker="_", s=18, lw=1, c=colours)
+
+
 def draw_cells(
     ax: Any,
     values: Any,
@@ -70,11 +79,13 @@ def draw_cells(
         linewidth=0.5 if n <= MOST_ROWS else 0,
     )
     digits = 0 if max(-low, high) >= 100 else 1 if max(-low, high) >= 10 else 2
-    shades = colours(np.clip((np.nan_to_num(values) - low) / (high - low), 0, 1))[..., :3] @ [0.299, 0.587, 0.114]
-    for i, j in np.argwhere(np.isfinite(values)) if wide / max(m, 1) >= 0.5 and n <= MOST_ROWS else []:
+    shades = colours(np.clip((np.nan_to_num(values) - low) / (high - low), 0, 1))
+    room = wide / max(m, 1) >= 0.5 and n <= MOST_ROWS
+    if not room:
+        minus_signs(ax, values, shades, low, 0.5)
+    for i, j in np.argwhere(np.isfinite(values)) if room else []:
         text = f"{round(values[i, j], digits) + 0.0:.{digits}f}".replace("-", "−")
-        ink = "black" if shades[i, j] > 0.5 else "white"
-        ax.text(j + 0.5, i + 0.5, text, ha="center", va="center", fontsize=11, color=ink)
+        ax.text(j + 0.5, i + 0.5, text, ha="center", va="center", fontsize=11, color=ink_on(shades[i, j]))
     every = int(np.ceil(0.18 * m / wide))
     names = [shown(name) for name in columns[::every]]
     upright = max(map(len, names), default=0) * 0.1 > wide / max(m, 1) * every
@@ -115,12 +126,12 @@ def draw_lines(attention: Attention, layer: int, heads: list[int]) -> Figure:
     figure = new_figure(4.6 + side * n_heads, max(tall, (side + 0.25) * n_layers + 0.4))
     parts: Any = figure.subfigures(1, 2, width_ratios=[4.6, side * n_heads]) if side else (figure, None)
     chosen, small = parts
-    colours, styles = ["#0072b2", "#b34f00", "#00664b", "#333333"], ["-", "--", ":", "-."]
+    colours = ["#0072b2", "#b34f00", "#00664b", "#333333"]
 
     def draw(ax: Any, weights: np.ndarray, style: int, width: float, much: float = 1.0, least: float = 0.01) -> None:
         for q, k in np.argwhere(weights >= least):
             ends, alpha = [(q + 0.5) / queries, (k + 0.5) / keys], float(much * min(weights[q, k], 1))
-            ax.plot([0, 1], ends, styles[style], color=colours[style], lw=width, alpha=alpha, antialiased=width > 1)
+            ax.plot([0, 1], ends, DASHES[style], color=colours[style], lw=width, alpha=alpha, antialiased=width > 1)
         ax.set(xlim=(0, 1), ylim=(1, 0), xticks=[], yticks=[])
 
     ax = chosen.add_subplot()

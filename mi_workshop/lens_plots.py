@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 STYLES = [(BLUE, "o", "-"), (ORANGE, "s", "--"), (GREEN, "^", "-."), (INK, "D", ":"), (GREY, "v", "-")]
 WIDE, STRONGEST, HOVER = 16, 12, 6  # positions drawn, components drawn, tokens listed on hover
-LIGHT = 0.7  # probability from which a cell is so dark that its text is white
+LIGHT = 0.715  # probability from which white is read better on a cell than black
 BLUES = [[0, "#F7FBFF"], [0.25, "#C6DBEF"], [0.5, "#6BAED6"], [0.75, "#2171B5"], [1, "#08306B"]]  # as matplotlib's
 CSP = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; form-action 'none'"
 PAGE = """\
@@ -59,7 +59,7 @@ def draw_lens(lens: Lens) -> Figure:
     for y, row in enumerate(best):
         for x, (token, q) in enumerate(row):
             ax.text(
-                x, y, f"{_short(token)}\n{q:.2f}", ha="center", va="center", fontsize=11.5, color="white" if q > LIGHT else INK,
+                x, y, f"{_short(token)}\n{q:.2f}", ha="center", va="center", fontsize=11.5, color="white" if q > LIGHT else "black",
                 weight="bold" if ends[y][x] else "normal", parse_math=False,
             )  # fmt: skip
             if ends[y][x]:
@@ -81,7 +81,7 @@ def plotly_lens(lens: Lens) -> dict[str, Any]:
     entropy, kl = lens.entropy.to_numpy(), lens.kl.to_numpy()
     text, hover = [], []
     for y, row in enumerate(best):
-        colours = ["#FFFFFF" if q > LIGHT else INK for _, q in row]
+        colours = ["#FFFFFF" if q > LIGHT else "#000000" for _, q in row]
         cell = [
             f"<span style='color:{c}'>{html.escape(_short(t))}<br>{q:.2f}</span>"
             for c, (t, q) in zip(colours, row, strict=True)

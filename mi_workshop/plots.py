@@ -28,12 +28,20 @@ if TYPE_CHECKING:
     from mi_workshop.counterfactual import Report
 
 BLUE, ORANGE, GREEN, GREY, INK = "#0072B2", "#D55E00", "#009E73", "#8A8A8A", "#1A1A1A"
+RUST = "#B34F00"  # ORANGE so dark that white can be read on it (5.2 to 1)
 
 
 def new_figure(width: float, height: float) -> Figure:
     figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     return figure
+
+
+def ink_on(colour: Any) -> str:
+    """Black or white, whichever is read better on ``colour`` (red, green, blue from 0 to 1): 4.58 to 1 or more by WCAG's measure."""
+    c = np.asarray(colour)[:3]
+    linear = np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4)
+    return "black" if linear @ [0.2126, 0.7152, 0.0722] > 0.179 else "white"
 
 
 def open_frames(*axes: Any) -> None:
@@ -218,7 +226,7 @@ def _draw_boxes(
         text = f"{label.split(' @')[0]} ×{len(ids)}" if len(ids) > 1 else label.split(" @")[0]
         ax.text(
             x, y, _short(text, 22), ha="center", va="center", fontsize=11.5, color="white", weight="bold", parse_math=False, zorder=5,
-            bbox={"boxstyle": "round,pad=.32", "fc": ORANGE if label.startswith("say ") else BLUE, "ec": "white", "lw": 1.2},
+            bbox={"boxstyle": "round,pad=.32", "fc": RUST if label.startswith("say ") else BLUE, "ec": "white", "lw": 1.2},
         )  # fmt: skip
         centres[label] = (float(x), float(y))
     return centres
@@ -290,7 +298,7 @@ def draw_swap(result: SwapResult) -> Figure:
         ("everything at\nthat place", c["ceiling"]["token"], c["ceiling"]["prob"], GREY),
     ][::-1]
     table.barh(range(len(rows)), [r[2] for r in rows], color=[r[3] for r in rows], edgecolor=INK, height=0.62)
-    for i, (_, token, prob, _) in enumerate(rows):
+    for i, (_, token, prob, colour) in enumerate(rows):
         inside = prob > 0.5
         table.text(
             0.03 if inside else prob + 0.03,
@@ -298,7 +306,7 @@ def draw_swap(result: SwapResult) -> Figure:
             f"{token} {prob:.2f}",
             va="center",
             fontsize=12.5,
-            color="white" if inside else INK,
+            color="white" if inside and colour == BLUE else INK,
             weight="bold",
             parse_math=False,
         )

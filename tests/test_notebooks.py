@@ -1,6 +1,8 @@
 """The notebooks as they are stored: they agree with their sources, are small, and show the same to everybody."""
 
+import base64
 import importlib.util
+import io
 import json
 import re
 import shutil
@@ -9,8 +11,10 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
 from nbclient.exceptions import CellExecutionError
+from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted((ROOT / "notebooks" / "src").glob("*.py"))
@@ -121,6 +125,21 @@ def test_every_figure_says_in_words_what_it_shows(path):
         if images:
             sentence = data.get("text/plain", "").strip()
             assert sentence and not sentence.startswith("<"), "a picture without a sentence beside it"
+
+
+@each
+def test_no_alt_text_could_stand_for_another_picture(path):
+    """What is read out in place of a picture is a sentence about it, and another one for each picture of a notebook."""
+    seen = {}
+    for output in outputs(path):
+        for image in Images("".join(output.get("data", {}).get("text/html", ""))).found:
+            alt, data = image["alt"].strip(), base64.b64decode(image["src"].partition("base64,")[2])
+            assert len(alt) > 40 and " " in alt and not re.search(r"\.(png|svg|jpe?g)\b", alt, re.IGNORECASE), alt
+            small = np.asarray(Image.open(io.BytesIO(data)).convert("L").resize((48, 48)), float)
+            apart = float(
+                np.abs(small - seen.setdefault(alt, small)).mean()
+            )  # of 255; the same picture in another size: under 4
+            assert apart < 4, f"two pictures with the words {alt!r}"
 
 
 @each

@@ -64,7 +64,9 @@ def table(head: Iterable[str], rows: Iterable[Iterable[str]], align: str = "lrrr
     cell = "padding:2px 12px 2px 0;white-space:nowrap;background-color:transparent;text-align:"
     sides = ["left" if a == "l" else "right" for a in align]
     top = "".join(
-        f'<th style="{cell}{side};font-weight:normal;{QUIET}">{h}</th>' for side, h in zip(sides, head, strict=False)
+        f'<{tag} style="{cell}{side};font-weight:normal;{QUIET}">{h}</{tag}>'
+        for side, h in zip(sides, head, strict=False)
+        for tag in ("th" if h else "td",)
     )
     body = "".join(
         f'<tr style="{LINE};background-color:transparent">'

@@ -160,7 +160,7 @@ class Traces(Shown):
         (low, high), last = ax.get_ylim(), -np.inf
         for i in sorted(self.chosen, key=lambda i: values[-1, i]):
             last, colour = max(values[-1, i], last + 0.075 * (high - low)), LINES[self.chosen.index(i)][0]
-            ax.annotate(shown(self.table.columns[i], 22), (x[-1], values[-1, i]), (x[-1] + 0.03 * max(len(x), 4), last), fontsize=13, color=colour, va="center", parse_math=False,
+            ax.annotate(shown(self.table.columns[i], 22), (x[-1], values[-1, i]), (x[-1] + 0.03 * max(len(x), 4), last), fontsize=13, color=INK, va="center", parse_math=False,
                         annotation_clip=False, arrowprops={"arrowstyle": "-", "color": colour, "lw": 0.8})  # fmt: skip
         ticks, names = row_ticks([str(name) for name in self.table.index])
         ax.set_xticks(ticks - 0.5, names, rotation=90 if len(x) > 12 else 0, fontsize=12, parse_math=False)

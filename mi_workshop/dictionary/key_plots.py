@@ -89,7 +89,7 @@ def draw_overview(found: Overview) -> Any:
         values = t[column].to_numpy(float)
         top = max(1.0 if column != "found" else 0.0, float(np.nanmax(values, initial=0)))
         for at in y[np.isnan(values)]:
-            ax.text(0, at, "  not measured", va="center", fontsize=11, color=GREY)
+            ax.text(0, at, "  not measured", va="center", fontsize=11, color=INK)
         ax.hlines(y, 0, values, color=GREY, lw=1)
         for kind, fill in ((trained, BLUE), (~trained, "white")):
             ax.plot(values[kind], y[kind], "o", ms=9, mfc=fill, color=BLUE, mew=1.8)

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from mi_workshop.heat_plots import DIVERGING, SEQUENTIAL
-from mi_workshop.plots import BLUE, GREY, INK, ORANGE, _short, new_figure, open_frames
+from mi_workshop.plots import BLUE, GREY, INK, ORANGE, _short, ink_on, new_figure, open_frames
 
 from .methods import UNSIGNED
 
@@ -85,7 +85,7 @@ def draw_words(
     places = [(x, -y, word) for y, line in enumerate(lines) for x, word in enumerate(line)]
     for (x, y, word), score in zip(places, scores[: len(places)], strict=True):
         colour = scale((score - low) / (high - low))
-        ink = "white" if np.dot(colour[:3], [0.299, 0.587, 0.114]) < 0.5 else INK
+        ink = ink_on(colour)
         ax.add_patch(Rectangle((x - 0.48, y - 0.42), 0.96, 0.84, facecolor=colour, edgecolor=GREY, lw=0.6))
         ax.text(x, y + 0.12, _short(word, 11), ha="center", va="center", fontsize=size, color=ink, parse_math=False)
         text = f"{score:{number}}".replace("-", "−")
@@ -132,7 +132,7 @@ def draw_key(key: Key) -> Figure:
         rows = np.flatnonzero(table.matters.to_numpy() == wanted)
         ax.barh(rows, table.effect.to_numpy()[rows], 0.7, color=BLUE if wanted else ORANGE, edgecolor=INK, hatch=hatch)
     for row in np.flatnonzero(table.effect.isna()).tolist():
-        ax.text(0, row, " no other word could stand here", va="center", fontsize=9, color=GREY)
+        ax.text(0, row, " no other word could stand here", va="center", fontsize=9, color=INK)
     ax.set_yticks(range(len(table)), names, fontsize=11, parse_math=False)
     ax.set_xlabel(_short(f"mean change of the {key.target}", 60), fontsize=11, parse_math=False)
     ax.set_title(f"{key.model}: what matters to it  ·  ★ what should", fontsize=12, loc="left", parse_math=False)

@@ -12,9 +12,9 @@ from matplotlib import rc_context
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-from mi_workshop.heat_plots import DIVERGING, SEQUENTIAL
+from mi_workshop.heat_plots import DIVERGING, SEQUENTIAL, minus_signs
 from mi_workshop.lens import Result
-from mi_workshop.plots import BLUE, GREY, INK, ORANGE, _short, new_figure, open_frames
+from mi_workshop.plots import BLUE, GREY, INK, ORANGE, _short, ink_on, new_figure, open_frames
 
 if TYPE_CHECKING:
     from .experiments import Bases, OneAxis, OneNeuron, PhaseDiagram
@@ -67,10 +67,12 @@ def draw_toys(toys: Sequence[Toy]) -> Figure:
 
 def _grid(ax: Any, values: np.ndarray, scale: list[str], low: float, high: float, digits: int = 1) -> None:
     """Numbers as colours, written out where there is room."""
-    ax.imshow(values, cmap=LinearSegmentedColormap.from_list("", scale), vmin=low, vmax=high)
+    shown = ax.imshow(values, cmap=LinearSegmentedColormap.from_list("", scale), vmin=low, vmax=high)
+    if len(values) > 8:
+        minus_signs(ax, values, shown.to_rgba(values), low)
     for (i, j), value in np.ndenumerate(values) if len(values) <= 8 else []:
         text, size = f"{round(float(value), digits) + 0.0:.{digits}f}".replace("-", "−"), 12 if len(values) < 7 else 9
-        ax.text(j, i, text, ha="center", va="center", fontsize=size, color="white" if abs(value) > 0.6 * high else INK)
+        ax.text(j, i, text, ha="center", va="center", fontsize=size, color=ink_on(shown.to_rgba(value)))
 
 
 def _arrow(ax: Any, end: Any, colour: str = BLUE, width: float = 3) -> None:

@@ -28,7 +28,7 @@ from mi_workshop.plots import BLUE, INK, image, new_figure, open_frames, picture
 from mi_workshop.show import Shown
 from mi_workshop.teach.preflight import LIVE
 from mi_workshop.widgets.saliency_controls import said
-from mi_workshop.widgets.view import Pictured
+from mi_workshop.widgets.view import Pictured, Spoken
 from mi_workshop.worlds.atlas import Atlas, WorldError
 
 PARTS = {  # minutes
@@ -39,12 +39,12 @@ PLAN_B = Path(__file__).parent / "plan_b.zip"
 TYPED = 40  # characters of what somebody typed that are looked at
 THEME = """<style>
 .jp-NotebookPanel:has(.mi-talk) { --jp-content-font-size1: 22px; --jp-content-line-height: 1.45; --jp-code-font-size: 18px;
-  --jp-content-font-color1: #1a1a1a; --jp-widgets-font-size: 20px; --jp-widgets-inline-height: 36px; }
+  --jp-widgets-font-size: 20px; --jp-widgets-inline-height: 36px; }
 .jp-NotebookPanel:has(.mi-talk) .jp-OutputArea-output :is(table, pre) { font-size: 18px; }
 .jp-NotebookPanel:has(.mi-talk) .jp-OutputArea-output img { max-width: 100%; max-height: 74vh; width: auto; height: auto; }
 .jp-NotebookPanel:has(.mi-talk) .mi-audience img { max-height: 58vh; }
 .jp-NotebookPanel:has(.mi-talk) .mi-big :is(.mi-stage, .mi-side) { height: 50vh; }
-body[data-jp-deck-mode="presenting"] .jp-Cell:has(.mi-clock) { position: fixed !important; inset: auto auto 0 3em !important; width: max-content !important; z-index: 9; background: white; }
+body[data-jp-deck-mode="presenting"] .jp-Cell:has(.mi-clock) { position: fixed !important; inset: auto auto 0 3em !important; width: max-content !important; z-index: 9; background: var(--jp-layout-color0, white); }
 body[data-jp-deck-mode="presenting"] .jp-Cell:has(.mi-clock) :is(.jp-Cell-inputWrapper, .jp-OutputArea-promptOverlay) { display: none; }
 </style><div class="mi-talk"></div>"""  # for the notebook that shows it, and for no other that is open beside it
 
@@ -130,7 +130,7 @@ class Clock(Pictured, w.HBox):
         self.play = w.Play(max=3 * 3600, interval=1000)
         self.bar = w.IntProgress(max=60 * self.minutes, layout=w.Layout(width="9em"))
         self.text = w.HTML(self.line(0), layout=w.Layout(width="24em"))
-        super().__init__([self.play, self.bar, self.text])
+        super().__init__([self.play, self.bar, self.text, Spoken()])
         self.add_class("mi-clock")
         w.jslink((self.play, "value"), (self.bar, "value"))
         self.play.observe(lambda change: setattr(self.text, "value", self.line(change.new)), "value")
@@ -218,7 +218,7 @@ class Audience(Pictured, w.VBox):
         self.city = w.Text(description="City", placeholder="a city", **make)
         self.place = w.Text(description="swap for", placeholder="a state or country", **make)
         self.answer, self._drawn, self._words = w.HTML(), new_figure(9, 5), ""
-        super().__init__([w.HBox([self.city, self.place]), self.answer])
+        super().__init__([w.HBox([self.city, self.place]), self.answer, Spoken()])
         self.add_class("mi-audience")
         for box in (self.city, self.place):
             box.observe(self._answer, "value")
@@ -243,7 +243,7 @@ class Audience(Pictured, w.VBox):
             self._drawn, self._words = shown.figure(), shown.describe()
             self.answer.value = said([line]) + picture(self._drawn, self._words, dpi=80)
         except Exception as error:  # the room must see a sentence: nothing else shows a callback's errors
-            self.answer.value = said([str(error) or type(error).__name__], "alert")
+            self.answer.value = said([str(error) or type(error).__name__], alert=True)
 
     def describe(self) -> str:
         return self._words

@@ -33,7 +33,6 @@ class View extends Shared {
     this.show();
     this.tell();
   }
-
   show() {
     const [own, now] = [this.get("own"), this.get("weights")];
     if (!this.get("can_ask")) this.tell();
@@ -47,21 +46,18 @@ class View extends Shared {
       bar.setAttribute("aria-valuetext", percent(now[i]));
     });
   }
-
   tell() {
     const answer = this.get("can_ask") || this.get("weights") === this.start ? this.get("answer") : {}, text = answer.error || answer.text || "";
     this.panel.replaceChildren(h("h2", { text: "Prediction" }), ...answered(answer), this.get("can_ask") ? "" : h("p", { class: "mi-quiet", text: "A saved page has no model to ask: open the notebook to see the prediction move." }));
     if (this.told !== undefined && this.told !== text) this.live.textContent = clean(text, 300);
     this.told = text;
   }
-
   key(e, i) {
     const now = this.get("weights"), step = { ArrowUp: 0.05, "+": 0.05, "=": 0.05, ArrowDown: -0.05, "-": -0.05, Home: -1, End: 1 }[e.key];
     if (rove(e, this.bars, i, "ArrowLeft", "ArrowRight") || !step || e.altKey || e.ctrlKey || e.metaKey) return;
     stop(e);
     this.set({ weights: raised(now, i, now[i] + step) });
   }
-
   down(e, i) {
     if (e.button) return;
     e.preventDefault();
@@ -69,7 +65,6 @@ class View extends Shared {
     this.row.setPointerCapture(e.pointerId);
     this.press = { i, y: e.clientY, start: this.get("weights"), tall: this.bars[i].firstChild.clientHeight };
   }
-
   move(e) {
     if (!this.press) return;
     const { i, y, start, tall } = this.press, over = this.bars.indexOf(this.row.getRootNode().elementFromPoint(e.clientX, e.clientY)?.closest(".mi-word"));
@@ -77,7 +72,6 @@ class View extends Shared {
     this.bars.forEach((bar, k) => bar.classList.toggle("mi-target", k === over && k !== i));
     this.frame ||= requestAnimationFrame(() => { this.frame = 0; this.set({ weights: this.next }); }); // not more often than the screen shows it
   }
-
   up() {
     this.press = null;
     this.bars.forEach((bar) => bar.classList.remove("mi-target"));

@@ -59,7 +59,9 @@ class View extends Shared {
     this.sides = Object.fromEntries([["from", this.queries], ["to", this.names]].map(([side, names]) => [side, names.map((text, at) => h("button", { type: "button", class: "mi-end", tabindex: at ? -1 : 0, "aria-pressed": "false", onclick: () => this.pin(side, at), onkeydown: (e) => rove(e, this.sides[side], at, "ArrowUp", "ArrowDown"),
       onmouseenter: () => this.join({ side, at }), onmouseleave: () => this.join(), onfocus: () => this.join({ side, at }), onblur: () => this.join() }, h("bdi", { text }), h("span")))]));
     const column = (side, label) => h("div", { role: "group", "aria-label": label, class: `mi-ends mi-${side}` }, h("b", { text: label }), ...this.sides[side]);
-    this.both = h("div", { class: "mi-row", role: "group", "aria-label": "Heads of this layer, drawn together" });
+    this.together = Array.from({ length: heads }, (_, k) => h("button", { type: "button", onclick: () => { const also = this.get("also"); this.set({ also: also.includes(k) ? also.filter((one) => one !== k) : [...also, k] }); } },
+      h("svg:svg", { viewBox: "0 0 30 6", "aria-hidden": "true" }, h("svg:line", { x2: 30, y1: 3, y2: 3, class: `mi-link-${k % 4}` })), ` ${k}`)); // made once: a button that is made again loses the focus
+    this.both = h("div", { class: "mi-row", role: "group", "aria-label": "Heads of this layer, drawn together" }, "With head ", ...this.together);
     this.panel = h("div", { hidden: true }, this.title = h("h2"), heads > 1 ? this.both : "", h("div", { class: "mi-long" }, h("div", { class: "mi-lines" }, column("from", "looks"), this.links, column("to", "is looked at"))));
     this.chart = h("div", { class: "mi-chart" }, this.panel);
     this.mode = h("select", { onchange: () => this.set({ mode: this.mode.value }) }, h("option", { value: "pattern", text: "pattern" }), h("option", { value: "lines", text: "lines" }));
@@ -75,7 +77,6 @@ class View extends Shared {
     this.resize();
     this.show();
   }
-
   button(layer, head) {
     const rows = this.weights(layer, head), silent = this.get("silent")[layer][head], [n, m] = this.get("shape").slice(2);
     const canvas = h("canvas", { width: m, height: n, "aria-hidden": "true" }), pen = canvas.getContext("2d"), image = pen.createImageData(m, n);
@@ -83,14 +84,11 @@ class View extends Shared {
     pen.putImageData(image, 0, 0);
     return h("button", { type: "button", role: "radio", class: `mi-head-button${silent ? " mi-silent" : ""}`, "aria-label": this.name(layer, head), onclick: () => this.set({ layer, head }) }, canvas, h("svg:svg", SQUARE), h("span", { text: `${layer}.${head}` }), silent ? h("span", { text: "silent" }) : "");
   }
-
   /** Lines of SVG for heads of a layer; see `lines`. */
   linesOf(layer, heads, only, max) {
     return lines(heads.map((k) => this.weights(layer, k)), only, max).map(([k, q, key, w]) => h("svg:line", { x2: 1, y1: (q + 0.5) / this.queries.length, y2: (key + 0.5) / this.names.length, "stroke-opacity": w.toFixed(2), class: `mi-link-${heads.length > 1 ? heads[k] % 4 : 0}` }));
   }
-
   name(layer, head) { return `head ${layer}.${head}${this.get("silent")[layer][head] ? ", silent" : ""}`; }
-
   key(e) {
     const [layers, heads] = this.get("shape"), to = neighbour([this.get("layer"), this.get("head")], e.key, layers, heads);
     if (!to || e.altKey || e.ctrlKey || e.metaKey) return;
@@ -98,7 +96,6 @@ class View extends Shared {
     this.set({ layer: to[0], head: to[1] });
     this.buttons[to[0]][to[1]].focus();
   }
-
   show() {
     const [layer, head] = [this.get("layer"), this.get("head")];
     this.buttons.forEach((row, l) => row.forEach((button, i) => {
@@ -117,11 +114,9 @@ class View extends Shared {
     for (const node of this.drawn.values()) node.hidden = true;
     const also = this.get("also");
     this.title.textContent = `${this.name(layer, head)}: lines from the token that looks to the one that is looked at`;
-    this.both.replaceChildren("With head ", ...this.buttons[layer].map((_, k) => h("button", { type: "button", "aria-pressed": String(k === head || also.includes(k)), disabled: k === head, onclick: () => this.set({ also: also.includes(k) ? also.filter((one) => one !== k) : [...also, k] }) },
-      h("svg:svg", { viewBox: "0 0 30 6", "aria-hidden": "true" }, h("svg:line", { x2: 30, y1: 3, y2: 3, class: `mi-link-${k % 4}` })), ` ${k}`)));
+    this.together.forEach((button, k) => { button.setAttribute("aria-pressed", String(k === head || also.includes(k))); button.disabled = k === head; });
     this.join();
   }
-
   /** Draws the lines: all, or those of one token (the one under the pointer or else the pinned one), with its weights as numbers on the other side. */
   join(only = this.pinned) {
     const [layer, head] = [this.get("layer"), this.get("head")], heads = [head, ...this.get("also").filter((k) => k !== head && k < this.get("shape")[1])], one = this.weights(layer, head);
@@ -132,7 +127,6 @@ class View extends Shared {
       button.setAttribute("aria-pressed", String(this.pinned?.side === side && this.pinned.at === at));
     });
   }
-
   pin(side, at) {
     this.pinned = this.pinned?.side === side && this.pinned.at === at ? undefined : { side, at };
     this.join();
@@ -140,9 +134,7 @@ class View extends Shared {
     const top = largest(this.weights(this.get("layer"), this.get("head")).map((row) => row[at]), 3);
     this.live.textContent = `${this.names[at]} is looked at by ${top.map(([q, w]) => `${this.queries[q]}, ${this.said(w)}`).join("; ")}`;
   }
-
   said(weight) { return this.get("unit") ? (weight * this.get("top")).toPrecision(2) : percent(weight); }
-
   /** CircuitsVis cannot be told to stop, so each head is drawn once and then hidden and shown. */
   async draw(layer, head) {
     const key = `${layer}.${head}`;
@@ -158,7 +150,6 @@ class View extends Shared {
       library.render(id, library.AttentionPattern, { attention: this.weights(layer, head), tokens: this.get("tokens").map((token) => clean(token, 20)), maxValue: 1, minValue: -1, positiveColor: "#0072b2", upperTriColor: "#e6e6e6", zoomed: true });
     } catch (error) { node.append(h("p", { class: "mi-error", role: "alert", text: clean(error.message || "CircuitsVis cannot be loaded.", 300) })); }
   }
-
   look() {
     const [layer, head, query] = ["layer", "head", "query"].map((key) => this.get(key)), top = largest(this.weights(layer, head)[query] ?? [], 6);
     this.query.value = String(query);

@@ -138,5 +138,5 @@ class AttentionView(View):
         return draw_lines(self._attention, self.layer, [self.head, *self.also])
 
     def describe(self) -> str:
-        """The heads in words."""
-        return self._attention.describe()
+        """The heads in words, and where the chosen one looks."""
+        return self._attention.describe(self.layer, self.head, self.query)

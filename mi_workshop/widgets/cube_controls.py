@@ -13,7 +13,7 @@ from mi_workshop.cube.stack import units
 from mi_workshop.heat_plots import shown
 from mi_workshop.plots import picture
 from mi_workshop.widgets.saliency_controls import STYLE, said
-from mi_workshop.widgets.view import Pictured
+from mi_workshop.widgets.view import Pictured, Spoken
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,7 +37,7 @@ class LayerScrubber(Pictured, w.VBox):
         n = len(cube.prompts)
         self.prompt = w.BoundedIntText(value=prompt % n, min=0, max=n - 1, description=f"prompt of {n}", style=STYLE)
         self._map, self._said = w.HTML(), w.HTML(layout=w.Layout(max_width="60em"))
-        super().__init__([self.layer, w.HBox([self.metric, self.prompt]), self._map, self._said])
+        super().__init__([self.layer, w.HBox([self.metric, self.prompt]), self._map, self._said, Spoken()])
         self.layer.observe(self._show, "value")
         for control in (self.metric, self.prompt):
             control.observe(self._begin, "value")
@@ -62,7 +62,7 @@ class LayerScrubber(Pictured, w.VBox):
 
     def _fail(self, error: Exception) -> None:
         self.error = str(error) if isinstance(error, ValueError) else f"This went wrong in the kernel: {type(error).__name__}."  # fmt: skip
-        self._map.value, self._said.value = "", said([self.error], "alert")
+        self._map.value, self._said.value = "", said([self.error], alert=True)
 
     def _show(self, change: Any = None) -> None:
         """Draw the present layer; nothing is raised here, since no one would see it."""

@@ -8,7 +8,6 @@ const NAMES = ["feature", "reconstruction error", "token", "answer", "node of an
 export const MAX_LINKS = 3000; // more than these cannot be told apart, and slow the picture down
 
 // ---------------------------------------------------------------- the graph
-
 /** Nodes (columns) and links (int32 sources, int32 targets, float32 weights) as typed arrays, with both directions indexed. */
 export function buildGraph(nodes, bytes) {
   const view = bytes instanceof ArrayBuffer ? new Uint8Array(bytes) : new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength);
@@ -116,7 +115,6 @@ export function walk(g, shown, from, direction) {
 }
 
 // --------------------------------------------------------------- supernodes
-
 /** Summed links between supernodes, tokens and answers, as AttributionGraph.flow: share is of all absolute input of the target. */
 export function flow(g, supernodes) {
   const name = new Array(g.n).fill(""), total = new Map(), sums = new Map();
@@ -217,7 +215,6 @@ export function supernodeOf(supernodes, ids) {
 }
 
 // ------------------------------------------------------------------ helpers
-
 /** Undo and redo over snapshots. Changes of a slider within half a second of each other count as one. */
 export class History {
   constructor(now) { Object.assign(this, { now, past: [], future: [], last: ["", 0] }); }
@@ -263,7 +260,6 @@ const number = (x) => x.toLocaleString("en");
 const short = (label) => label.split(" @")[0];
 
 // ------------------------------------------------------------------- the view
-
 const KEYS = [
   ["← →", "to the neighbour in the same layer"], ["↑ ↓", "along the strongest link out, or in"], ["Enter", "select the node, or take it out of the selection"],
   ["Space", "details of the node"], ["Shift + drag", "select what is inside the frame"], ["G   D   R", "group the selection, dissolve, rename"], ["Z", "set the selected features to zero"],
@@ -348,7 +344,7 @@ class View extends Shared {
   mark(...parts) { parts.forEach((p) => this.dirty.add(p)); this.frame ||= requestAnimationFrame(() => { this.frame = 0; this.update(); }); }
 
   update() {
-    const dirty = this.dirty, get = (key) => this.model.get(key), has = (...parts) => parts.some((p) => dirty.has(p));
+    const dirty = this.dirty, get = (key) => this.model.get(key), has = (...parts) => parts.some((p) => dirty.has(p)), at = this.root.getRootNode().activeElement;
     this.dirty = new Set();
     if (has("size")) this.root.classList.toggle("mi-big", get("size") === "stage");
     if (has("data")) this.load();
@@ -363,8 +359,8 @@ class View extends Shared {
     if (has("data", "answers", "groups")) this.showAnswers();
     this.undoButton.disabled = !this.history.past.length;
     this.redoButton.disabled = !this.history.future.length;
+    if (this.root.contains(at) && (at.disabled || at.hidden)) this.root.focus({ preventScroll: true }); // a button that is switched off does not take the focus with it
   }
-
   load() {
     this.meta = this.model.get("meta");
     this.g = buildGraph(this.model.get("nodes"), this.model.get("links"));
@@ -374,7 +370,6 @@ class View extends Shared {
     this.W = Math.max(1, ...this.meta.columns.map((c) => c[1]));
     this.H = Math.max(1, ...this.meta.rows.map((r) => r[2]));
   }
-
   measure(refit) {
     const [w, height] = [this.stage.clientWidth || 700, this.stage.clientHeight || 440], old = this.w;
     this.big = this.model.get("size") === "stage" ? 1.5 : 1;
@@ -393,7 +388,6 @@ class View extends Shared {
       Object.assign(canvas.style, { width: `${w + 2 * mx}px`, height: `${height + 2 * my}px`, left: `${-mx}px`, top: `${-my}px`, transformOrigin: `${mx}px ${my}px` });
     }
   }
-
   at(x, y, v = this.view) { return [(this.left + x * this.sx) * v.k + v.x, (8 + (this.H - y) * this.sy) * v.k + v.y]; }
   node(i) { return this.at(this.g.x[i], this.g.y[i]); }
 
@@ -416,7 +410,6 @@ class View extends Shared {
     if (this.told !== undefined && this.told !== this.hiddenText) this.say(`${this.hiddenText} ${this.scores.textContent}`);
     this.told = this.hiddenText;
   }
-
   regroup() {
     const g = this.g, supernodes = this.model.get("supernodes");
     this.member = new Array(g.n).fill("");
@@ -484,7 +477,6 @@ class View extends Shared {
     }
     this.status.textContent = this.hiddenText + (this.crowded ? ` ${number(this.crowded)} ${this.crowded === 1 ? "label" : "labels"} left out: zoom in.` : "") + (this.meta.notes?.length ? ` ${this.meta.notes.map((n) => clean(n, 300)).join(" ")}` : "");
   }
-
   tokenEnd(item) { const p = this.items.indexOf(item), g = this.g; return g.end.find((_, i) => g.kind[i] === TOKEN && g.ctx[i] === p) ?? ""; }
 
   put() {
@@ -650,11 +642,12 @@ class View extends Shared {
   }
 
   // ---- moving and pointing
-  fit() { this.view = { k: 1, x: 0, y: 0 }; this.moved(); }
+  fit() { this.view = { k: 1, x: 0, y: 0 }; this.moved(); this.say("The whole graph is in view."); }
   zoom(factor, px = this.w / 2, py = this.h / 2) {
     const v = this.view, k = Math.min(Math.max(v.k * factor, 0.5), 40), r = k / v.k;
     this.view = { k, x: px - r * (px - v.x), y: py - r * (py - v.y) };
     this.moved();
+    this.say(`Zoom ${percent(k)}`);
   }
   wheel(e) {
     if (!(e.ctrlKey || e.metaKey || this.root.contains(document.activeElement))) return; // otherwise the notebook scrolls

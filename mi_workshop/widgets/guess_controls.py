@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import ipywidgets as w
 
 from mi_workshop.widgets.saliency_controls import said
-from mi_workshop.widgets.view import Pictured
+from mi_workshop.widgets.view import Pictured, Spoken
 
 if TYPE_CHECKING:
     from mi_workshop.teach.guess_the_concept import Game
@@ -32,7 +32,7 @@ class GuessControls(Pictured, w.VBox):
         self.go = w.Button(description="", layout=w.Layout(width="auto"))
         self.seen, self.told = w.HTML(), w.HTML()
         super().__init__([
-            self.seen, w.HBox([self.player]), w.HBox([self.concept, self.join, self.add]), w.HBox([self.text, self.send, self.go]), self.told
+            self.seen, w.HBox([self.player]), w.HBox([self.concept, self.join, self.add]), w.HBox([self.text, self.send, self.go]), self.told, Spoken()
         ])  # fmt: skip
         self.add.on_click(self._add)
         self.send.on_click(self._guess)
@@ -57,7 +57,7 @@ class GuessControls(Pictured, w.VBox):
         try:
             found = self.game.guess(self.text.value, self.player.value)
         except ValueError as error:
-            self.told.value = said([str(error)], "alert")
+            self.told.value = said([str(error)], alert=True)
             return
         self.text.value = ""
         kept = f"Put down for {found.player}: {found.said}."

@@ -50,10 +50,8 @@ class View extends Shared {
     this.resize();
     this.build();
   }
-
   first() { const chosen = this.get("selected"); return chosen.length ? chosen : [this.get("upward") ? this.get("rows").length - 1 : 0, 0]; }
   cell([row, column]) { return this.boxes[row]?.[column]; }
-
   build() {
     const rows = this.get("rows"), columns = this.get("columns"), order = rows.map((_, i) => i);
     if (this.get("upward")) order.reverse();
@@ -71,7 +69,6 @@ class View extends Shared {
     this.grid.style.gridTemplateColumns = `max-content repeat(${columns.length}, minmax(1.35em, 5em))`;
     this.fill();
   }
-
   fill() {
     const [cells, low, high, scale] = ["cells", "low", "high", "scale"].map((key) => this.get(key));
     let known = 0, least = Infinity, most = -Infinity;
@@ -96,7 +93,6 @@ class View extends Shared {
     this.fit();
     this.show();
   }
-
   /** Numbers where the widest of them fits, and names upright where one is wider than its column. */
   fit() {
     const box = this.boxes?.[0]?.[0];
@@ -106,7 +102,6 @@ class View extends Shared {
     this.grid.classList.remove("mi-upright");
     this.grid.classList.toggle("mi-upright", this.names.some((n) => n.scrollWidth > box.clientWidth + 3));
   }
-
   // ---- choosing
   key(e) {
     const move = step(this.here ?? this.first(), e.key, this.get("rows").length, this.get("columns").length, this.get("upward"), e.ctrlKey || e.metaKey);
@@ -115,14 +110,12 @@ class View extends Shared {
     if (move) this.go(move);
     else this.ask(e.key === "Escape" ? [] : this.here ?? this.first());
   }
-
   go(cell) {
     this.here = cell;
     this.mark();
     this.grid.setAttribute("aria-activedescendant", this.cell(cell)?.id ?? "");
     this.cell(cell)?.scrollIntoView({ block: "nearest", inline: "nearest" });
   }
-
   mark() {
     const focused = document.activeElement === this.grid, chosen = this.get("selected");
     this.boxes.forEach((line, row) => line.forEach((box, column) => {
@@ -131,9 +124,7 @@ class View extends Shared {
       box.setAttribute("aria-selected", String(same(chosen, [row, column])));
     }));
   }
-
   ask(cell) { this.set({ selected: cell }); }
-
   show() {
     const chosen = this.get("selected"), answer = this.get("answer"), asks = this.get("can_ask") || Boolean(answer.cell);
     this.root.classList.toggle("mi-asks", asks);

@@ -21,7 +21,7 @@ from mi_workshop.saliency.inputs import FILLED, SaliencyError, problem
 from mi_workshop.saliency.keys import Key, answer_keys
 from mi_workshop.saliency.methods import NO_BASELINE
 from mi_workshop.show import either
-from mi_workshop.widgets.view import Pictured
+from mi_workshop.widgets.view import Pictured, Spoken
 from mi_workshop.worlds.scenes import SIDE, Scenes
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Explorer(Pictured, w.VBox):
         self.method = w.Dropdown(options=list(METHODS), value=method, description="method", style=STYLE)
         self.baseline = w.Dropdown(options=baselines, description="baseline", style=STYLE)
         self._sliders, self._map, self._said = w.VBox(), w.HTML(), w.HTML(layout=w.Layout(max_width="24em"))
-        super().__init__([*above, self.method, self.baseline, self._sliders, w.HBox([self._map, self._said])])
+        super().__init__([*above, self.method, self.baseline, self._sliders, w.HBox([self._map, self._said]), Spoken()])
         self.method.observe(self._choose, "value")
         self.baseline.observe(self._show, "value")
         self._begin()
@@ -99,7 +99,7 @@ class Explorer(Pictured, w.VBox):
         except Exception as error:
             known = isinstance(error, ValueError) and str(error)
             self.error = str(error) if known else f"This went wrong in the kernel: {type(error).__name__}."
-            self._map.value, self._said.value = "", said([self.error], "alert")
+            self._map.value, self._said.value = "", said([self.error], alert=True)
 
     def figure(self) -> Figure:
         """The map that is shown, or the last before an error."""
@@ -132,7 +132,7 @@ class PictureUpload(Explorer):
                 warnings.simplefilter("always")
                 self.input = read_picture(data, SIDE if self.model.world else None)
         except ValueError as error:
-            self.note.value = said([str(error)], "alert")
+            self.note.value = said([str(error)], alert=True)
             return
         self.note.value = said([str(one.message) for one in caught])
         self._begin()
@@ -146,11 +146,10 @@ class PictureUpload(Explorer):
         self._begin()
 
 
-def said(lines: list[str], role: str = "status") -> str:
-    """Sentences as HTML, whoever they come from."""
-    return "".join(
-        f'<p role="{role}" style="line-height: 1.4; margin: 0 0 .6em">{html.escape(line)}</p>' for line in lines
-    )
+def said(lines: list[str], alert: bool = False) -> str:
+    """Sentences as HTML, whoever they come from. ``Spoken`` says them aloud, an alert says itself."""
+    mark = 'role="alert"' if alert else 'class="mi-said"'
+    return "".join(f'<p {mark} style="line-height: 1.4; margin: 0 0 .6em">{html.escape(line)}</p>' for line in lines)
 
 
 def uploaded(value: Any) -> list[bytes]:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from mi_workshop.plots import picture
 from mi_workshop.solu import Units
 from mi_workshop.widgets.saliency_controls import STYLE, said
-from mi_workshop.widgets.view import Pictured
+from mi_workshop.widgets.view import Pictured, Spoken
 
 
 class SoluExplorer(Pictured, w.VBox):
@@ -27,7 +27,7 @@ class SoluExplorer(Pictured, w.VBox):
             for i, v in enumerate(x)
         ]  # fmt: skip
         self._map, self._said = w.HTML(), w.HTML()
-        super().__init__([*self.sliders, self._map, self._said])
+        super().__init__([*self.sliders, self._map, self._said, Spoken()])
         for slider in self.sliders:
             slider.observe(self._show, "value")
         self._show()

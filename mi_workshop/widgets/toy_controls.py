@@ -9,7 +9,7 @@ import ipywidgets as w
 from mi_workshop.plots import picture
 from mi_workshop.superposition.toys import Toy, train_toy
 from mi_workshop.widgets.saliency_controls import STYLE, said
-from mi_workshop.widgets.view import Pictured
+from mi_workshop.widgets.view import Pictured, Spoken
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -37,7 +37,7 @@ class ToyExplorer(Pictured, w.VBox):
         self.hidden = w.Dropdown(options=["linear", "relu"], value=hidden, description="hidden layer", style=STYLE)
         self.controls = (self.features, self.sparsity, self.importance, self.hidden)
         self.error, self._map, self._said = "", w.HTML(), w.HTML(layout=w.Layout(max_width="24em"))
-        super().__init__([w.HBox([w.VBox([*self.controls, self._said]), self._map])])
+        super().__init__([w.HBox([w.VBox([*self.controls, self._said]), self._map]), Spoken()])
         for control in self.controls:
             control.observe(self._show, "value")
         self._show()
@@ -52,7 +52,7 @@ class ToyExplorer(Pictured, w.VBox):
             self._said.value = said([self.toy.words()])
         except Exception as error:
             self.error = f"This went wrong in the kernel: {type(error).__name__}."
-            self._map.value, self._said.value = "", said([self.error], "alert")
+            self._map.value, self._said.value = "", said([self.error], alert=True)
 
     def figure(self) -> Figure:
         """The model that is shown, or the last before an error."""

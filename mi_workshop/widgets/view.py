@@ -62,6 +62,12 @@ class Pictured:
         display(data, metadata=metadata, raw=True)
 
 
+class Spoken(anywidget.AnyWidget):
+    """An invisible child of a box of ipywidgets' controls: their keys work in JupyterLab, sliders have names, and a live region says what ``said`` shows."""
+
+    _esm = HERE / "controls.js"
+
+
 class View(Pictured, anywidget.AnyWidget):
     """A widget of our own that also stores a picture and a sentence; subclasses define ``figure`` and ``describe``, or ``subject``."""
 
