@@ -55,7 +55,7 @@ class History(Shown):
             ax.plot(line.step, line[column], color=BLUE, lw=2, marker="o", ms=3)
             if len(line):
                 ax.annotate(
-                    f"{line[column].iloc[-1]:.3g}", (line.step.iloc[-1], line[column].iloc[-1]), (-4, 6), textcoords="offset points",
+                    f"{line[column].iloc[-1]:.3g}", (line.step.iloc[-1], line[column].iloc[-1]), (-4, 16 if column == "fvu" else 6), textcoords="offset points",
                     ha="right", fontsize=12, color=INK, bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
                 )  # fmt: skip
             ax.set_title(title, fontsize=12, loc="left")

@@ -76,7 +76,7 @@ sae = mi.dictionary.train(model, layer=2, width=512, kind="batchtopk", k=8, step
 mi.dictionary.quality(model, sae)
 
 # %% [markdown]
-# **Look:** 98 % recovered, and yet the loss has tripled, from 0.078 to 0.232. What the last percent of the variance holds may be little for the dictionary, and all for an answer. The
+# **Look:** 98 % recovered, and yet the loss is about three times the model's own. What the last percent of the variance holds may be little for the dictionary, and all for an answer. The
 # sentences are held out, the model and the dictionary were never trained on them. (*Dead* here means: fires nowhere in the whole text.)
 #
 # Mind what "held out" means here. Up to layer 1, `atlas` reads each token by itself: there are 804 different activations in the whole training text, and a held-out
@@ -366,7 +366,7 @@ judged
 
 # %% [markdown]
 # **Look:** on the right every dot above the line is a feature that is understood better from its whole range than from its top. Some lie below: examples are a sample, and a search
-# can be unlucky too. On average the gain is small: .88 against .86. By this score rules from the top alone do nearly as well, although by the purity above the top misled most of the time. Two
+# can be unlucky too. On average the gain is small: .015 of a score of .88. By this score rules from the top alone do nearly as well, although by the purity above the top misled most of the time. Two
 # measures, two answers. (The interval in the words below says whether the mean could be luck.)
 
 # %%
