@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from textwrap import fill
 from typing import Any, ClassVar
 
 from mi_workshop.files import write
@@ -26,7 +27,9 @@ class Shown:
         return self.words()
 
     def __str__(self) -> str:
-        return self.words()
+        """The words, a paragraph broken into lines that fit beside a figure."""
+        said = self.words()
+        return said if "\n" in said else fill(said, 88, break_long_words=False, break_on_hyphens=False)
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> tuple[dict[str, Any], dict[str, Any]]:
         from mi_workshop.plots import mimebundle

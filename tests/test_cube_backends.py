@@ -51,7 +51,7 @@ def test_comparison_of_back_ends(gpt2, parts):
     """Else the table of what each back end costs and misses is wrong where it can be checked."""
     found = compare_backends(gpt2, torch.stack([IDS, IDS]), budget=0.1)
     table = found.table
-    assert list(table.index) == list(BACKENDS) and "fx cannot read it" in str(found) and found.figure().axes
+    assert list(table.index) == list(BACKENDS) and "fx cannot read it" in found.words() and found.figure().axes
     assert list(table.index[table.milliseconds.notna()]) == ["hooks", "hidden_states", "nnsight"]
     assert table.sees.hooks == table.sees.nnsight == found.modules and table.sees.hidden_states == 2
     assert (table.difference.dropna() == 0).all() and table.bytes.hooks < table.bytes.hidden_states

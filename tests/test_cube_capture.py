@@ -177,7 +177,7 @@ def test_outputs_of_every_kind(parts):
             close(cube[name], getattr(parts, name).line(y))
     close(every.data.module_mean.sel(module="shared"), y.mean(-1))
     lines = ("tup.line", "tup", "dic.line", "dic", "data.line", "data", "none.line", "counts.line")
-    assert every.layers == ["first", "shared", "norm", *lines] and "4 modules left out" in str(every)
+    assert every.layers == ["first", "shared", "norm", *lines] and "4 modules left out" in every.words()
     assert every.provenance["left_out"] == {"shared": "is called several times in one run: the last call is kept", "none": "returns no tensor", "counts": "returns int64, not activations", "silent": "was never called while the model ran"}  # fmt: skip
     assert all(torch.equal(v, state[k]) for k, v in parts.state_dict().items())  # running averages too
     assert list(capture(parts, VALUES, (), raw="shared").provenance["left_out"]) == ["shared"]

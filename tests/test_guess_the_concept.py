@@ -26,6 +26,9 @@ def test_rounds_get_harder_and_are_the_same_for_every_table(atlas, neurons):
     for bad in (0, -1, 2.5, "3", 99):
         with pytest.raises(ValueError, match="1 to 12"):
             guess_the_concept(atlas, rounds=bad)
+    for bad in ("neuron", 1, atlas):
+        with pytest.raises(ValueError, match="trained or loaded"):
+            guess_the_concept(atlas, bad)
 
 
 def test_a_game_from_beginning_to_end(game):

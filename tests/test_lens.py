@@ -232,7 +232,8 @@ def test_results_show_and_save_themselves(atlas, lens, tuned, tmp_path):
     results = [lens, lens.trajectory(["Texas"], "is"), tuned, mi.direct_logit_attribution(atlas, PROMPT)]
     for result in results:
         data, _ = result._repr_mimebundle_()
-        assert data["text/plain"] == result.words() == str(result)
+        assert data["text/plain"] == result.words() == " ".join(str(result).split())
+        assert max(map(len, str(result).splitlines())) <= 88, "a printed sentence is cut off in the middle of a word"
         assert "<img alt=" in data["text/html"] and len(data["text/html"]) < 80_000
         assert ("application/vnd.plotly.v1+json" in data) == (result is lens) == ("image/png" not in data)
         for suffix, start in ((".png", b"\x89PNG"), (".svg", b"<?xml"), (".html", b"<!doctype html>")):

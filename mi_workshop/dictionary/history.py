@@ -55,13 +55,13 @@ class History(Shown):
             ax.plot(line.step, line[column], color=BLUE, lw=2, marker="o", ms=3)
             if len(line):
                 ax.annotate(
-                    f"{line[column].iloc[-1]:.3g}", (line.step.iloc[-1], line[column].iloc[-1]), (-4, 6), textcoords="offset points",
-                    ha="right", fontsize=12, color=INK,
+                    f"{line[column].iloc[-1]:.3g}", (line.step.iloc[-1], line[column].iloc[-1]), (-4, 16 if column == "fvu" else 6), textcoords="offset points",
+                    ha="right", fontsize=12, color=INK, bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
                 )  # fmt: skip
             ax.set_title(title, fontsize=12, loc="left")
             ax.set_xlabel("step", fontsize=11)
             ax.set_xlim(0, self.steps)
-            if column in ("fvu", "l0") and (line[column] > 0).all() and len(line):
+            if column == "fvu" and (line[column] > 0).all() and len(line):
                 ax.set_yscale("log")
             elif len(line):
                 ax.set_ylim(min(0, line[column].min()), max(1, line[column].max()) * 1.08)

@@ -37,9 +37,9 @@ def draw_key(key: FeatureKey) -> Any:
     y = np.arange(len(families))[::-1]
     bars.barh(y, families.found, 0.6, color=BLUE, edgecolor=INK)
     for at, row in zip(y, families.itertuples(), strict=True):
-        bars.text(row.found + 0.01, at, f"{row.found * row.concepts:.0f} of {row.concepts}; best for {row.units} units", va="center", fontsize=11)  # fmt: skip
+        bars.text(1.02, at, f"{row.found * row.concepts:.0f} of {row.concepts}; best for {row.units} units", va="center", fontsize=11)  # fmt: skip
     bars.set_yticks(y, families.index, fontsize=12)
-    bars.set_xlim(0, 1.35)
+    bars.set_xlim(0, 1)
     bars.set_xticks([0, 0.5, 1])
     bars.set_xlabel(f"share of concepts found (F1 at least {FOUND})", fontsize=12)
     open_frames(dots, bars)

@@ -122,18 +122,20 @@ class Bases(Shown):
 
     @property
     def table(self) -> pd.DataFrame:
-        """By hidden layer: ``loss``, its mean after rotations, ``alignment`` (see ``Toy``), and that of random directions."""
-        draws = np.abs(np.random.default_rng(0).normal(size=(10_000, self.models[0].W.shape[1])))
+        """By hidden layer: ``loss``, its mean after rotations, ``alignment`` (see ``Toy``), and that of random directions (which a ReLU makes half empty)."""
+        draws = np.random.default_rng(0).normal(size=(10_000, self.models[0].W.shape[1]))
         columns = {"loss": [toy.loss for toy in self.models], "loss rotated": self.rotated.mean(1), "alignment": [toy.alignment for toy in self.models]}  # fmt: skip
         table = pd.DataFrame(columns, pd.Index([toy.hidden for toy in self.models], name="hidden layer"))
-        return table.assign(by_chance=(draws.max(1) / np.linalg.norm(draws, axis=1)).mean())
+        at_random = (np.abs(draws), draws[draws.max(1) > 0].clip(0))
+        chance = [(d.max(1) / np.linalg.norm(d, axis=1)).mean() for d in at_random]
+        return table.assign(by_chance=chance)
 
     def words(self) -> str:
         said = [
-            f"{name}: loss {row['loss']:.4f}, after {self.rotated.shape[1]} random rotations {row['loss rotated']:.4f} on average; alignment of the features with the axes {row.alignment:.2f}"
+            f"{name}: loss {row['loss']:.4f}, after {self.rotated.shape[1]} random rotations {row['loss rotated']:.4f} on average; alignment of the features with the axes {row.alignment:.2f} (by chance {row.by_chance:.2f})"
             for name, row in self.table.iterrows()
         ]
-        return f"Hidden layer {'; '.join(said)} (by chance {self.table.by_chance.iloc[0]:.2f})."
+        return f"Hidden layer {'; '.join(said)}."
 
     def figure(self) -> Figure:
         return plots.draw_bases(self)
@@ -169,7 +171,7 @@ class OneNeuron(Shown):
 
 
 def one_neuron(steps: int = 600, seed: int = 0) -> OneNeuron:
-    """When a neuron had better answer to two things (after Bricken et al. 2023, Towards Monosemanticity): one of four features is present, each as often, and is the answer; a
+    """When it pays for one neuron to respond to two things (after Bricken et al. 2023, Towards Monosemanticity): one of four features is present, each as often, and is the answer; a
     model sees one ReLU neuron and ends in a softmax. By the formula, for a neuron that is on for k of the four: k/4 ln k + (4-k)/4 ln(4-k); the squared error is (k-1)/4 + (3-k)/4, the same
     for each k. Trained: what follows the neuron, for k = 1, 2, 3; and a model whose neuron is trained too (the best of 8 random starts)."""
     generator = torch.Generator().manual_seed(seed)

@@ -197,14 +197,14 @@ def draw_bases(result: Bases) -> Figure:
     figure, high = new_figure(12, 6.2), 1.08 * max(float(result.rotated.max()), 1e-3)
     axes = figure.subplots(2, 2, height_ratios=[1.7, 1])
     said = (("linear: any basis will do", "hidden number"), ("ReLU: the neurons are the basis", "neuron (after its ReLU)"))  # fmt: skip
-    for (top, below), toy, turned, (title, name) in zip(axes.T, result.models, result.rotated, said, strict=True):
+    for (top, below), toy, turned, chance, (title, name) in zip(axes.T, result.models, result.rotated, result.table.by_chance, said, strict=True):  # fmt: skip
         relu = toy.hidden == "relu"
         h = toy.W.clip(0) if relu else toy.W
         order = np.argsort(np.where(toy.dimensions > 0, h.argmax(1) * relu, h.shape[1]), kind="stable")
         _grid(top, h[order], DIVERGING, -1, 1)
         top.set_yticks(range(len(h)), [_label(toy.names[i]) for i in order])
         top.set_xticks(range(h.shape[1]), [str(i + 1) for i in range(h.shape[1])])
-        top.set(xlabel=name, title=f"{title}\nalignment {toy.alignment:.2f}")
+        top.set(xlabel=name, title=f"{title}\nalignment {toy.alignment:.2f} (chance {chance:.2f})")
         below.hist(turned, np.linspace(0, high, 40), color=BLUE, label=f"after {len(turned)} random rotations")
         below.axvline(toy.loss, color=ORANGE, lw=3, label="as trained")
         below.set(xlim=(-0.02 * high, high), yticks=[], xlabel="loss")

@@ -86,7 +86,7 @@ add(
             (lambda value: pd.isna(_pair(value).within), "The token alone explains that feature to the last digit: nothing is left that could correlate, so `within` is no number. Take one that varies."),
             (lambda value: _pair(value).within >= 0.1, "These two agree beyond the word: that is a finding."),
         ),
-        why="Both models read the same text, and the same words stand in both. A feature of a single word is matched in any model that tells words apart, trained or not: "
+        why="Both models read the same words. A feature of a single word is matched in any model that tells words apart, trained or not: "
         "agreement is evidence about the models only beyond what the data alone bring about.",
         solution="pairs = pair.table\necho = (pair, pairs[(pairs.correlation >= 0.7) & (pairs.within < 0.1)].index[0])",
     ),

@@ -238,10 +238,14 @@ def guess_the_concept(
     """A game of ``rounds`` units that get harder: pure ones, mixed ones (whose best rule misses much), and ones whose strongest examples mislead.
 
     Without a ``dictionary`` all are neurons of ``layer``; with one, the mixed unit is a neuron and the others are features. ``seed`` draws among the units of each sort;
-    with the same seed every table has the same units. Raises ValueError for fewer rounds than one.
+    with the same seed every table has the same units. Raises ValueError for fewer rounds than one and for a ``dictionary`` that is none.
     """
     if not (isinstance(rounds, int) and 1 <= rounds <= 12):
         raise ValueError(f"A game has 1 to 12 rounds, not {rounds!r}.")
+    if dictionary is not None and not isinstance(dictionary, SparseDictionary):
+        raise ValueError(
+            f"The dictionary of a game is one that was trained or loaded, not a {type(dictionary).__name__}: without it all units are neurons."
+        )
     source: Any = dictionary if dictionary is not None else "neuron"
     where = dictionary.layer if dictionary is not None else layer
     rng = np.random.default_rng(seed)

@@ -64,7 +64,7 @@ add(
         difficulty="easy",
         statement=(
             "Ask for the *language* of the country containing Lyon, with the same question about Osaka as donor. After which layer does patching the "
-            "residual stream at the **last** token first bring back at least half of the way? Put its number into `layer`."
+            "residual stream at the **last** token first take the answer at least half of the way to *Japanese*? Put its number into `layer`."
         ),
         expect="a column in which one layer is dark and those below it are not.",
         hints=(

@@ -61,7 +61,7 @@ add(
         minutes=8,
         difficulty="takes some thought",
         statement=(
-            "One of *six* features is present, each as often, and is to be named; the model sees one neuron that is on or off. For how many of the six had it better be on, for the lowest "
+            "One of *six* features is present, each as often, and is to be named; the model sees one neuron that is on or off. For how many of the six must it be on for the lowest "
             "cross-entropy? Put the number into `fires`."
         ),
         expect="a number that nobody would call monosemantic.",

@@ -5,7 +5,7 @@
 # >
 # > Afterwards you can
 # > - find where in a model an answer is decided, by patching;
-# > - say what zeroing, mean and resample ablation each take away, and why they disagree;
+# > - say what zeroing, mean, resampling and noise each do to a part, and why they disagree;
 # > - find a circuit of two heads by score, by ablation and by its path, and compare the three;
 # > - read a verdict together with the controls that it rests on.
 
@@ -14,14 +14,14 @@ import mi_workshop as mi
 
 # %% [markdown] tags=["instructor"]
 # The heat map of section 1 is the picture to leave on the wall: click a cell, and the patch runs before their eyes. Section 3
-# (three ablations, three answers) is where researchers in the room begin to argue; let them.
+# (four ablations, four answers) is where researchers in the room begin to argue; let them.
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Two prompts that differ in one word
 #
 # **Activation patching** runs the model on one prompt and, at one place inside, puts in what is there in *another* prompt. If the answer
 # follows, what was put in decides it.
 # %%
-from mi_workshop.counterfactual import Experiment, Site, mean, path_patch, resample, sweep, zero
+from mi_workshop.counterfactual import Experiment, Site, path_patch, sweep
 from mi_workshop.teach.patching import capital_questions, meetings
 
 model = mi.load("atlas")
@@ -39,9 +39,9 @@ model.top(dallas, 2), model.top(oakland, 2)
 sweep(model, dallas, oakland)
 
 # %% [markdown]
-# **Look:** two columns are dark and all others empty, exactly: before *Dallas* the two prompts are the same, and no token between
-# reads the city. When does it move to the last token? In this model layers 0 and 1 see only their own token: that it sits at
-# the city *there* is built in, not found.
+# **Look:** only two columns have anything in them, and the others are exactly 0, because before *Dallas* the two prompts are the same.
+# When does it move to the last token? In this model layers 0 and 1 see only their own token: that everything stays at the city
+# *that long* was built in, not found.
 #
 # In a live notebook, click a cell: the patch runs at that place, with its controls.
 
@@ -58,7 +58,8 @@ Experiment(Site("resid_post", layer=1, position="Dallas")).run(model, dallas, oa
 # %% [markdown]
 # **Look:** a random push of the same length often destroys the answer, so that "Austin is gone" alone would say little. None gives Sacramento.
 # *Lost* asks what was necessary, *gained* what is sufficient; each is compared with the random changes before a word is said.
-# Surprised by *wrong position*? Oakland put in at the token before Dallas still counts for something: this model looks for a city, wherever it stands.
+# The other rows: *same answer* is a donor with the same capital, *third answer* a donor with yet another one, *wrong position* the same vector put in one
+# token to the left. Surprised by the last? Oakland put in at the token before Dallas still counts for something: this model looks for a city, wherever it stands.
 #
 # One prompt is an anecdote. The same experiment for every state, with an interval over prompts:
 
@@ -67,26 +68,34 @@ asked, donors = capital_questions(model.world)
 Experiment(Site("resid_post", 1, "{city}"), n_random=20).run(model, asked, donors)
 
 # %% [markdown] slideshow={"slide_type": "slide"}
-# ## Take it away: three ways, three answers
+# ## Take it away: four ways, four answers
 #
 # An **ablation** takes a part's output away. But what stands there instead? *Zero* is something that the model has never seen; the *mean* keeps what
-# all questions have in common; *resampling* puts in what is there in another question.
+# all questions have in common; *resampling* puts in what is there in another question; *noise* leaves what is there and adds random numbers to it, spread
+# as widely as the part's own.
 #
-# **Predict:** for one and the same layer, will the three agree?
+# **Predict:** for one and the same layer, will the four agree?
 
 # %% slideshow={"slide_type": "slide"}
 import pandas as pd
 
+from mi_workshop.counterfactual import mean, noise, resample, zero
+
+ways = {"zero": zero(), "mean": mean(asked), "resample": resample(asked), "noise": noise()}
+everywhere = {"positions": None, "metric": "lost", "progress": False}
+
+# %%
 lost = {}
-for name, change in {"zero": zero(), "mean": mean(asked), "resample": resample(asked)}.items():
-    found = sweep(model, asked, kind="mlp_out", positions=None, change=change, metric="lost", progress=False)
+for name, change in ways.items():
+    found = sweep(model, asked, kind="mlp_out", change=change, **everywhere)
     lost[name] = found.mean[:, 0, 0]  # [layer]
 pd.DataFrame(lost).rename_axis("MLP of layer").round(2)
 
 # %% [markdown]
 # **Look:** the MLP of layer 1 seems vital when it is set to zero, and hardly matters when it is resampled. Zero takes away what it writes for *every* question,
-# which later layers count on; resampling takes away only what tells one question from another. Neither is wrong: they answer different questions.
-# Which one did the paper that you last read use?
+# which later layers count on; resampling takes away only what tells one question from another. Noise takes nothing away: it adds as much as the layer writes,
+# and nearly every answer breaks, also where the layer does not say which capital it is. None is wrong: they answer different questions. Which one did the paper
+# that you last read use?
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Mr Dursley met ... Mr
@@ -103,7 +112,7 @@ print(passages[0], "→", model.top(passages[0], 1))
 # %% slideshow={"slide_type": "slide"}
 from mi_workshop.attention import head_scores, patterns
 
-patterns(model, passages[0]).show(layer=3, head=2)
+patterns(model, passages[0]).show(layer=3, head=2, mode="lines")
 
 # %% [markdown]
 # **By score.** An induction head looks from a token to what came *after* the same token before; a previous-token head looks one back. So their attention
@@ -117,8 +126,7 @@ scores.loc[~scores.silent, ["previous_token", "induction"]].round(2)
 # **By ablation.** A pattern is a correlation. Which heads does the answer *depend* on? Each head in turn gets its output from another passage:
 
 # %% slideshow={"slide_type": "slide"}
-by_head = sweep(model, passages, kind="z", positions=None, change=resample(passages), metric="lost")
-by_head
+sweep(model, passages, kind="z", change=resample(passages), **everywhere)
 
 # %% [markdown]
 # **Look:** two heads matter, one in layer 2 and one in layer 3. By score, *every* head of layer 3 looks like an induction head; knocked out one at a time, only one
@@ -130,14 +138,15 @@ by_head
 # %% slideshow={"slide_type": "slide"}
 senders = [Site("z", 2, units=head) for head in range(4)]
 keys, queries = [Site(kind, 3, units=2) for kind in "kq"]
-paths = {
-    site.kind: path_patch(model, passages[0], passages[1], senders, [site], metric="lost") for site in (keys, queries)
-}
+paths = {}
+for receiver in (keys, queries):
+    found = path_patch(model, *passages[:2], senders, [receiver], metric="lost")
+    paths[receiver.kind] = found
 pd.DataFrame(paths).rename_axis("head of layer 2").round(2)
 
 # %% [markdown]
-# **Look:** one head of layer 2 sends something that the answer needs, into the keys and not into the queries. Score, ablation and path agree on the pair. They need not:
-# each could have spoken against the others. (Queries and keys decide where a head looks: its QK circuit. What it copies from there is its OV circuit.)
+# **Look:** one head of layer 2 sends something that the answer needs, into the keys and not into the queries. The highest scores, the ablation and the path name the
+# same pair. They need not: each could have spoken against the others. (Queries and keys decide where a head looks: its QK circuit. What it copies from there is its OV circuit.)
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## What could mislead you here
@@ -145,18 +154,20 @@ pd.DataFrame(paths).rename_axis("head of layer 2").round(2)
 # **Direction.** Patching *into* the clean prompt (noising) asks what is necessary, patching the clean value into the corrupted prompt (denoising) what is sufficient. With a
 # backup elsewhere, a sufficient part need not be necessary.
 #
-# **Many cells.** Among 44 cells one will be large by luck. The permutation below allows one false cell in twenty such *maps*; with two prompts it refuses:
+# **Many cells.** Among 44 cells one will be large by luck. The permutation below allows one false cell in twenty such *maps*; with two
+# prompts `significant()` refuses:
 
 # %%
 many = sweep(model, asked[:12], donors[:12], progress=False)
-print(many.significant().sum(), "of", many.mean.size, "cells cannot be luck")
+large = many.significant()
+print(f"{large.sum()} of {large.size} cells are larger than luck makes any, in 19 maps of 20")
 
 # %% [markdown]
-# **The prompts.** All of this is about these questions. In another model the same heads need not exist; one changed word shows it:
+# **The prompts.** All of this is about these questions. In another model the same heads need not exist; change one word, the model's name, and see:
 
 # %%
 open_model = mi.load("atlas-global")
-sweep(open_model, passages, kind="z", positions=None, change=resample(passages), metric="lost", progress=False)
+sweep(open_model, passages, kind="z", change=resample(passages), **everywhere)
 
 # %% [markdown]
 # **Look:** that model copies names badly, and no single head carries it. (*Lost* is a share of what little there was.)
@@ -185,7 +196,7 @@ check("where it arrives", layer)
 # %%
 head = ...
 # solution
-on_capitals = sweep(model, asked, kind="z", positions=None, change=resample(asked), metric="lost", progress=False)
+on_capitals = sweep(model, asked, kind="z", change=resample(asked), **everywhere)
 print(on_capitals.mean[:, 0].round(2))
 head = (2, 1)
 
@@ -207,7 +218,7 @@ check("an ablation that misleads", site)
 # ## Key points
 #
 # - Patching moves one thing from one prompt to another: what follows depends on it, in these prompts.
-# - Zero, mean and resample ablation take away different things; name the one that you used.
+# - Zero, mean, resampling and noise do different things to a part; name the one that you used.
 # - An effect means something beside the unedited prompt, random changes of equal size, other donors, and a wrong place.
 # - Attention scores propose a circuit, ablation and paths test it.
 #
@@ -224,7 +235,7 @@ check("an ablation that misleads", site)
 # - Wang and others: [*Interpretability in the Wild*][ioi], 2022: path patching on GPT-2
 # - Chan and others: [*Causal Scrubbing*][scrubbing], 2022: why resampling
 #
-# **Next:** [Attribution graphs](06_attribution_graphs.ipynb)
+# **Next:** [Superposition](04b_superposition.ipynb)
 #
 # [howto]: https://arxiv.org/abs/2404.15255
 # [induction]: https://transformer-circuits.pub/2022/in-context-learning-and-induction-heads/index.html

@@ -6,7 +6,7 @@
 # > Afterwards you can
 # > - draw the family tree of a feature across dictionaries of three sizes, and say how much of it chance would have drawn;
 # > - tell a feature that has split from one that was joined by specialists;
-# > - measure what two models share, and take off what the text alone brings about;
+# > - measure what two models share, and take off what the words alone bring about;
 # > - say how much of "the features of a model" survives another run;
 # > - open dictionaries of real models with the same lines.
 
@@ -20,8 +20,11 @@ import mi_workshop as mi
 #
 # How many features does a model have? A dictionary has as many as we asked for. If we ask for four times as many, do new ones appear, or do the old ones
 # fall apart into finer ones? Bricken and others saw the second, and called it **feature splitting**: what is one feature in A/0 is a family in A/2.
+# %% [markdown] slideshow={"slide_type": "slide"}
+# Our three sizes (128, 512 and 2,048 features) read the stream of `atlas` after layer 2. The paper's were 512, 4,096, 16,384 and more, for the one layer of a one-layer transformer. Layer 2 of
+# `atlas` has only 9,909 different activations in the whole text: for them, 16,384 features would be a list.
 #
-# Our three sizes read the stream of `atlas` after layer 2. A **parent** of a feature is the one of the next smaller dictionary whose decoder direction is nearest.
+# A **parent** of a feature is the one of the next smaller dictionary whose decoder direction is nearest.
 # Beside it stands the one whose *activations* correlate most. Dead features (firing at fewer than two tokens of either half of the text) are left out, and labels are scored on the half on which they were not chosen, as in the answer key of the [last notebook](05_sae_features.ipynb).
 # %%
 from mi_workshop.dictionary.families import families
@@ -34,7 +37,8 @@ split.controls.T.round(2)
 # %% [markdown]
 # **Look:** `cosine` is the median to the parent; `shuffled` is the same search among directions of the same spread that belong to nobody. Among so many candidates the
 # nearest is never far, so how much of a family tree would have been drawn for *any* dictionary? `implied` is the share of a child's tokens at which its parent fires,
-# `implied_shuffled` that for somebody else's parent. And `agree`: how often do direction and activation name the same parent?
+# `implied_shuffled` that for somebody else's parent. `beyond`: the share of features whose parent is nearer than 95 % of such chance parents. `correlation` and `implied_partner` are the same
+# for the parent by activation. And `agree`: how often do direction and activation name the same parent?
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ### What one feature becomes
@@ -45,12 +49,18 @@ split.controls.T.round(2)
 # **Predict:** which of *a surname*, *a language* and *a place* falls into the most parts? Will any single feature still stand for all of it?
 
 # %% slideshow={"slide_type": "slide"}
-split.becomes(["a surname", "a language", "a place", "the answer is a capital"]).round(2)
+import pandas as pd
+
+pd.set_option("display.max_colwidth", None)
+names = ["a surname", "a language", "a place", "the answer is a capital"]
+split.becomes(names).round(2)
+
+# %% [markdown]
+# **Look:** `parts` grow with the size, as the paper says. But look at `f1`, of the best single feature: it does not fall. The feature for languages, or for "the answer is a capital", is still there among 2,048, as good as ever, and finer ones
+# appear *beside* it until they cover every token. To split is one thing, to be joined by specialists is another, and both make the same picture of a growing family. The `labels`
+# say what they are, the most frequent first.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
-# **Look:** `parts` grow with the size, as the paper says. But look at `f1`, of the best single feature: it does not fall. The feature for languages, or for "the answer is a capital", is still there among 2,048, as good as ever, and finer ones
-# appear *beside* it until they cover every token. To split is one thing, to be joined by specialists is another, and both make the same picture of a growing family. The `labels` say what they are.
-#
 # ### A family tree
 #
 # **Predict:** a feature of the smallest dictionary fires where a capital has to be answered. What will its children be: kinds of question, single capitals, or something else?
@@ -84,8 +94,8 @@ split.map()
 #
 # - **The map.** t-SNE keeps neighbours together; how far apart two groups are drawn, and how large, means nothing. The title says how many have lost their nearest
 #   neighbour. PCA is honest about distances and loses nearly everything else: try `print(split.map("cosine", "pca"))`.
-# - **The start.** Dictionaries of different widths that are trained from one seed may begin with the *same random directions*. Then a child has a parent of its own number, born
-#   and not made: that is the column `same_start` above. (It was .6 for ours, until we noticed and gave each width a seed of its own.)
+# - **The start.** Dictionaries of different widths that are trained from one seed may begin with the *same random directions*. Then a child has a parent of its own number, only
+#   because both began there: that is the column `same_start` above. (It was .6 for ours, until we noticed and gave each width a seed of its own.)
 # - **The label.** It is the best of over a thousand concepts. Grey boxes in the tree have a label with an F1 under one half: do not read them aloud.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
@@ -104,17 +114,19 @@ pair = matched(model, sizes[1], twin, mi.dictionary.load("atlas-twin", layer=2, 
 pair
 
 # %% [markdown]
-# **Look:** the dotted line is the published value, of other models, another text and larger dictionaries: it is beside ours, not above or below it. The lines that can be compared are the
-# controls. How many *random directions* reach .7, for nothing?
+# **Look:** the dotted line is the published value, of other models, another text and larger dictionaries: the two numbers cannot be compared, so ours is neither above nor
+# below it. The lines that can be compared are the controls. How many *random directions* reach .7, for nothing?
 
 # %%
 print(pair)
 pair.summary().round(2)
 
+# %% [markdown]
+# **Look:** a direction that fires at a few tokens often fires at one *word*, and both models read the same words: `by_token` says how much of a feature the word alone explains,
+# `within` how well a pair agrees once the mean of each word is taken off both. That is what the *words* cannot have brought about. (Their context is text, too. For that, see the untrained
+# models below.)
+
 # %% [markdown] slideshow={"slide_type": "slide"}
-# **Look:** a direction that fires at a few tokens often fires at one *word*, and the same words stand in both texts: `by_token` says how much of a feature the word alone explains,
-# `within` how well a pair agrees once the mean of each word is taken off both. That is what the text cannot have brought about alone.
-#
 # Some controls take too long for a lesson: two models that were **never trained**, `atlas` against one of them, and `atlas` against **itself**: the
 # same activations, the same training, another seed of the dictionary (`run 0` to `run 3`). And layer 1, where the stream of `atlas` is a function of the token and nothing else.
 #
@@ -127,7 +139,8 @@ stored = results.read("families")
 stored["runs"].drop(columns="live").astype(float).round(2)
 
 # %% [markdown]
-# **Look:** at layer 1 `within` is empty: there is nothing beyond the token. At layer 2, who agrees beyond it, trained models or untrained ones? Then compare *run and run* with *atlas
+# **Look:** `mutual` is the share of features that are their best match's best match, too. `recur_by_correlation`: of these, activations that correlate by .9 or more; `recur_by_cosine`: directions with a cosine
+# of .9 or more (which two models do not share). `same_concept`: both have the same label. At layer 1 `within` is empty: there is nothing beyond the token. At layer 2, who agrees beyond it, trained models or untrained ones? Then compare *run and run* with *atlas
 # and twin*. What varies from one run to the next on the very same model cannot be a property of the model. And what two untrained
 # models share cannot have been learned: Heap and others (2025) found that dictionaries of randomly initialised transformers look about as interpretable as those of trained ones.
 
