@@ -42,8 +42,9 @@ square
 mi.attribute(cnn, square, "square", method="gradient")
 
 # %% [markdown]
-# **Look:** it is about the right place, and speckled. Blue speaks for the answer, orange against it; the picture is shown in grey below. A line
-# goes round what is at least half as strong as the scale's end. The gradient asks about a *tiny* change of each pixel by itself; no picture that the model has ever seen differs from this one in one pixel.
+# **Look:** it is about the right place, and speckled. The picture is shown in grey below, and the darker the blue, the more the number would move, up or down. A
+# line goes round what is at least half as strong as the scale's end. The gradient asks about a *tiny* change of each pixel by itself; no picture that the
+# model has ever seen differs from this one in one pixel.
 #
 # The other methods are answers to this:
 #
@@ -57,7 +58,7 @@ mi.attribute(cnn, square, "square", method="gradient")
 # | occlusion | covers a patch with the baseline and looks at the number, no gradient at all |
 # | Kernel SHAP, Gradient SHAP | shares the difference from the baseline fairly between the parts, by sampling |
 #
-# **Predict:** which two will look most alike? Which will look best?
+# Where a method has signs, blue speaks for the answer and orange against it. **Predict:** which two will look most alike? Which will look best?
 
 # %% slideshow={"slide_type": "slide"}
 from mi_workshop.saliency import gallery
