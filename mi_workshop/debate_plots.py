@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from itertools import cycle
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -18,14 +19,19 @@ if TYPE_CHECKING:
 
 STYLES = ((BLUE, "-"), (ORANGE, "--"), (GREEN, "-."), (INK, ":"))
 LINE = 9  # words in a line, at most; a sentence begins a new one
+BESIDE = (
+    ("right", (-8, -5)),
+    ("right", (-2, 8)),
+    ("left", (-4, -18)),
+    ("left", (-2, 8)),
+)  # where the λ of a mean stands
 FLOOR = 1e-4  # total variation below which points are drawn at the edge
 
 
 def draw_taus(found: Correlations) -> Figure:
     """A panel for each data set: share of passages by Kendall's τ, a line for each pair of measures."""
     worlds = list(found.means.columns)
-    figure = new_figure(3.4 * len(worlds) + 2.6, 3.2)
-    axes = np.atleast_1d(figure.subplots(1, len(worlds), sharey=True))
+    figure, axes = _panels(len(worlds), 3.0)
     for ax, world in zip(axes, worlds, strict=True):
         for (pair, counts), (colour, style) in zip(found.counts.loc[world].iterrows(), STYLES, strict=False):
             edges = np.append(counts.index.to_numpy(float), 1.0)
@@ -33,11 +39,22 @@ def draw_taus(found: Correlations) -> Figure:
             ax.stairs(share, edges, color=colour, ls=style, lw=2.2, label=pair)
         ax.axvline(0, color=GREY, lw=0.8)
         ax.set_title(world, fontsize=13)
+        ax.set_xticks([-1, -0.5, 0, 0.5, 1])
         ax.set_xlabel("Kendall τ in a passage", fontsize=12)
-    axes[0].set_ylabel("share of passages", fontsize=12)
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center", fontsize=11, frameon=False)
+        ax.set_ylabel("share of passages", fontsize=12)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=11, frameon=False)
     open_frames(*axes)
     return figure
+
+
+def _panels(n: int, height: float) -> tuple[Figure, list[Any]]:
+    """A figure and its ``n`` panels, two in a row."""
+    rows, columns = (n + 1) // 2, min(n, 2)
+    figure = new_figure(1.0 + 4.0 * columns, height * rows + 0.8)
+    axes = figure.subplots(rows, columns, sharey=True, squeeze=False).ravel()
+    for ax in axes[n:]:
+        ax.set_axis_off()
+    return figure, list(axes[:n])
 
 
 def draw_pair(found: Pair) -> Figure:
@@ -68,26 +85,27 @@ def _lines(words: tuple[str, ...]) -> list[list[str]]:
 def draw_trade_off(points: pd.DataFrame) -> Figure:
     """A panel for each data set: total variation of the predictions (logarithmic) against divergence of the attention, both from the base model."""
     worlds = list(dict.fromkeys(points.index.get_level_values("world")))
-    figure = new_figure(3.4 * len(worlds) + 2.6, 3.6)
-    axes = np.atleast_1d(figure.subplots(1, len(worlds), sharey=True))
+    figure, axes = _panels(len(worlds), 3.3)
     for ax, world in zip(axes, worlds, strict=True):
         here = points.loc[world]
         for kind, marker, colour in (("another seed", "s", INK), ("uniform", "^", GREEN), ("adversary, by passage", "D", ORANGE)):  # fmt: skip
             rows = here.loc[kind]
             ax.plot(rows.tvd.clip(FLOOR), rows.jsd, marker, color=colour, ms=7, mfc="none", mew=1.6, label=kind)
         trained = here[here.index.get_level_values("kind").str.startswith("λ")]
-        ax.plot(trained.tvd.clip(FLOOR), trained.jsd, "o", color=BLUE, ms=4, alpha=0.5)
+        ax.plot(
+            trained.tvd.clip(FLOOR), trained.jsd, "o", color=BLUE, ms=4, alpha=0.5, label="trained adversary, one seed"
+        )
         means = trained.groupby(level="kind", sort=False).mean()
-        ax.plot(means.tvd.clip(FLOOR), means.jsd, "o-", color=BLUE, ms=8, label="trained adversary")
-        for kind, row in means.iterrows():
-            ax.annotate(str(kind)[4:], (max(row.tvd, FLOOR), row.jsd), (0, -15), textcoords="offset points", fontsize=9, ha="center")  # fmt: skip
+        ax.plot(means.tvd.clip(FLOOR), means.jsd, "o-", color=BLUE, ms=8, label="trained adversary, mean (numbers: λ)")
+        for (kind, row), (side, offset) in zip(means.iterrows(), cycle(BESIDE)):
+            ax.annotate(str(kind)[4:], (max(row.tvd, FLOOR), row.jsd), offset, textcoords="offset points", fontsize=11, ha=side)  # fmt: skip
         ax.axhline(np.log(2), color=GREY, lw=1, ls=":")
         ax.set_xscale("log")
         ax.set_xlim(FLOOR * 0.7, 1)
-        ax.set_ylim(-0.08, 0.76)
+        ax.set_ylim(-0.12, 0.8)
         ax.set_title(world, fontsize=13)
         ax.set_xlabel("TVD of predictions", fontsize=12)
-    axes[0].set_ylabel("JSD of attention", fontsize=12)
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center", fontsize=11, frameon=False, title="numbers: λ")  # fmt: skip
+        ax.set_ylabel("JSD of attention", fontsize=12)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=11, frameon=False)
     open_frames(*axes)
     return figure

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 SEQUENTIAL = ["#F7FBFF", "#C6DBEF", "#6BAED6", "#2171B5", "#08306B"]
 DASHES = ["-", "--", ":", "-."]  # of the lines of heads drawn together
 MOST_ROWS = 40  # with a name each
+BRUSHED = 20  # words of the brush in a row
 DIVERGING = ["#7F2704", "#E6550D", "#FDBE85", "#FFFFFF", "#9ECAE1", "#3182BD", "#08306B"]
 
 
@@ -159,21 +160,27 @@ def draw_lines(attention: Attention, layer: int, heads: list[int]) -> Figure:
 def draw_brush(
     words: list[str], own: list[float], now: list[float], before: list[tuple[str, float]], after: dict[str, float]
 ) -> Figure:
-    """The attention weights of the words, the model's own hatched and those of now filled, and the prediction with either."""
-    figure = new_figure(float(np.clip(0.34 * len(words) + 3.4, 6, 16)), 3.2)
-    left, right = figure.subplots(1, 2, width_ratios=[max(0.34 * len(words), 3), 2.2])
-    for ax, names, pair in (
-        (left, words, (own, now)),
-        (right, [c for c, _ in before], ([p for _, p in before], [after[c] for c, _ in before])),
-    ):
+    """The attention weights of the words, the model's own hatched and those of now filled, in rows of at most ``BRUSHED`` words, and the
+    prediction with either."""
+    rows = -(-len(words) // BRUSHED)
+    each = -(-len(words) // rows)
+    figure = new_figure(max(0.36 * each + 3.4, 6), 2.4 * rows + 0.8)
+    grid: Any = figure.add_gridspec(rows, 2, width_ratios=[max(0.36 * each, 3), 2.2])
+    left, right = [figure.add_subplot(grid[row, 0]) for row in range(rows)], figure.add_subplot(grid[:, 1])
+    parts = [slice(row * each, (row + 1) * each) for row in range(rows)]
+    panels = [(ax, words[part], (own[part], now[part])) for ax, part in zip(left, parts, strict=True)]
+    classes = [c for c, _ in before]
+    for ax, names, pair in (*panels, (right, classes, ([p for _, p in before], [after[c] for c in classes]))):
         at = np.arange(len(names))
         ax.bar(at - 0.2, pair[0], 0.4, color="white", edgecolor=GREY, hatch="////", label="the model's own")
         ax.bar(at + 0.2, pair[1], 0.4, color=BLUE, edgecolor=INK, label="now")
-        ax.set_xticks(at, [_short(name, 14) for name in names], rotation=90, fontsize=9, parse_math=False)
+        ax.set_xticks(at, [_short(name, 14) for name in names], rotation=90, fontsize=11, parse_math=False)
         open_frames(ax)
-    left.set_title("attention weight", fontsize=11, loc="left")
-    right.set_title("prediction", fontsize=11, loc="left")
-    left.legend(frameon=False, fontsize=9)
+    for ax in left:
+        ax.set(xlim=(-0.6, each - 0.4), ylim=(0, 1.05 * max(*own, *now)))
+    left[0].set_title("attention weight", fontsize=12, loc="left")
+    right.set_title("prediction", fontsize=12, loc="left")
+    left[0].legend(frameon=False, fontsize=11)
     return figure
 
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -38,7 +39,8 @@ class Results:
         more = "; ".join(f"{k}: {v}" for k, v in p.items() if k not in ("command", "date", "seconds", "versions"))
         return f"Stored, not run here: {p['command']}, {p['date']}, {p['seconds']:.0f} s, {libraries}{f'; {more}' if more else ''}."
 
-    __repr__ = __str__
+    def __repr__(self) -> str:
+        return textwrap.fill(str(self), 88)
 
 
 def read(name: str) -> Results:

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from mi_workshop.heat_plots import SEQUENTIAL
 from mi_workshop.plots import BLUE, GREEN, GREY, INK, ORANGE, _short, new_figure, open_frames
+from mi_workshop.show import counted
 
 if TYPE_CHECKING:
     from .compare import Curves, Overview, Sanity
@@ -40,8 +41,10 @@ def draw_curves(found: Curves) -> Figure:
         ax.axhline(0, color=GREY, lw=0.8, ls=":")
         ax.axhline(1, color=GREY, lw=0.8, ls=":")
         ax.tick_params(labelsize=11)
-    axes[0].set_ylabel("0 baseline  ·  1 input", fontsize=12)
-    figure.suptitle(f"{found.model}, mean over {found.inputs}", fontsize=12, x=0.01, ha="left", parse_math=False)
+    axes[0].set_ylabel("number explained\n(0: baseline, 1: whole input)", fontsize=12)
+    figure.suptitle(
+        f"{found.model}, mean over {counted(found.inputs, 'input')}", fontsize=12, x=0.01, ha="left", parse_math=False
+    )
     open_frames(*axes)
     return figure
 
@@ -60,7 +63,7 @@ def draw_sanity(found: Sanity) -> Figure:
     ax.set_ylim(min(-0.1, float(np.nanmin(table.to_numpy())) - 0.05), 1.05)
     ax.set_ylabel("similarity of the map", fontsize=12)
     ax.set_xlabel("random weights: this layer and all above it" if cascading else "random weights: this layer alone", fontsize=12)  # fmt: skip
-    ax.set_title(f"{found.model}: does the map notice? Mean over {found.inputs}", fontsize=13, loc="left", parse_math=False)  # fmt: skip
+    ax.set_title(f"{found.model}: does the map notice? Mean over {counted(found.inputs, 'input')}", fontsize=13, loc="left", parse_math=False)  # fmt: skip
     ax.legend(fontsize=10, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     open_frames(ax)
     return figure

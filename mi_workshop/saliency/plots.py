@@ -56,7 +56,7 @@ def _picture(a: Attribution) -> Figure:
     figure = new_figure(6.6, 3.1)
     left, right = figure.subplots(1, 2)
     left.imshow(a.input, interpolation="nearest")
-    left.set_title(_short(f"{a.model}: {a.target}", 30), fontsize=12, loc="left", parse_math=False)
+    left.set_title(f"{a.model}:\n{_short(a.target, 40)}", fontsize=11, loc="left", parse_math=False)
     scale, low, high = draw_heat(right, a)
     figure.colorbar(ScalarMappable(Normalize(low, high), scale), ax=right, pad=0.02, extend="both" if low else "max")
     right.set_title(a.method, fontsize=12, loc="left", parse_math=False)
@@ -134,6 +134,7 @@ def draw_key(key: Key) -> Figure:
     for row in np.flatnonzero(table.effect.isna()).tolist():
         ax.text(0, row, " no other word could stand here", va="center", fontsize=9, color=INK)
     ax.set_yticks(range(len(table)), names, fontsize=11, parse_math=False)
+    ax.set_ylim(-0.6, len(table) - 0.4)
     ax.set_xlabel(_short(f"mean change of the {key.target}", 60), fontsize=11, parse_math=False)
     ax.set_title(f"{key.model}: what matters to it  ·  ★ what should", fontsize=12, loc="left", parse_math=False)
     open_frames(ax)

@@ -143,7 +143,7 @@ add(
             (lambda value: True, "That is no two-step question of this world."),
         ),
         why=(
-            "The state decides the answer at this city as it does at Dallas. That it can be read here and not there says something about the "
+            "What stands at this city decides the answer, as at Dallas. That the state can be read here and not there is about the "
             "direction in which it is written, not about whether it is there."
         ),
         solution=(

@@ -51,10 +51,11 @@ add(
         minutes=5,
         difficulty="easy",
         statement=(
-            "The marker of `scenes[2]` decides what `shortcut` answers. Choose a **baseline** with which Integrated Gradients finds next to nothing there (less than "
-            "1 of the logit of its label), and put its name into `baseline`. You are now able to clear any suspect."
+            "The marker of `scenes[2]` decides what `shortcut` answers. Choose a **baseline** with which Integrated Gradients gives the marker next to nothing (its "
+            "scores add up to less than 1 of the logit of its label, where with grey they add up to several times as much), and put its name into `baseline`. With this trick "
+            "any suspect can be cleared."
         ),
-        expect="a map without anything in the corner of a picture whose corner decides.",
+        expect="a marker that decides, with next to nothing *on* it. (A rim beside it stays hot: those pixels are not white.)",
         hints=(
             "What is shared out is the difference between the picture and the baseline. Where is there no difference?",
             "Look at the marker's colour: scenes[2].cue.",

@@ -51,6 +51,21 @@ import mi_workshop as mi
 # using both.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
+# ## Where this came from
+#
+# | year | what was new | run here in |
+# |---|---|---|
+# | 2020 | *Zoom In*: features of a vision model, the links between them, and the word **circuit** | nothing here; for pictures from outside see [01](01_saliency.ipynb) |
+# | 2020 | the *logit lens*: what would a language model say if it stopped after this layer? | [03](03_logit_lens.ipynb) |
+# | 2021, 2022 | transformers read as sums along a residual stream; *induction heads* | [04](04_patching_and_induction.ipynb) |
+# | 2022 | *superposition*: more features than neurons, and SoLU, an activation function meant to undo it | [04b](04b_superposition.ipynb) |
+# | 2023 | *sparse autoencoders* take the activity of a language model apart into features | [05](05_sae_features.ipynb), [05b](05b_feature_families.ipynb) |
+# | 2025 | *attribution graphs*: the steps of one answer, in such features | [06](06_attribution_graphs.ipynb), [07](07_dallas_to_austin.ipynb) |
+#
+# The later steps answer troubles of the earlier ones: units that mean several things at once, then parts with a
+# meaning of which nobody could say how they act on each other. The sources are at the end of this notebook.
+
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ## A model whose schoolbooks we wrote
 #
 # `atlas` is a small transformer. It was trained on sentences about places that we generated, so we know every
@@ -88,6 +103,10 @@ graph.top
 #
 # **Predict:** the words of the prompt stand at the bottom, the answer at the top. What do you expect in
 # between, and above which word?
+#
+# Blue boxes are supernodes (×8: eight features), circles single features, grey diamonds what no feature explains,
+# and the thicker an arrow, the more it adds. A name in quotes is a word of the prompt. The two scores in the title
+# are for [Attribution graphs](06_attribution_graphs.ipynb).
 
 # %% slideshow={"slide_type": "slide"}
 graph
@@ -113,12 +132,23 @@ print(graph.words())
 # %%
 from collections import Counter
 
-austin = [fact.prompt for fact in model.world.facts if fact.answer == "Austin"]
-Counter(word for text in austin for word in model.world.words(text)).most_common(8)
+words, facts = model.world.words, model.world.facts
+austin = [fact.prompt for fact in facts if fact.answer == "Austin"]
+with_austin = Counter(word for text in austin for word in sorted(set(words(text))))
+with_austin.most_common(8)
 
 # %% [markdown]
-# **Look:** how high is a word that any question contains, and where are the cities of Texas? What goes with an
-# answer most reliably need not have anything to do with it.
+# **Look:** in front are words that stand in all of these questions, and in many others. A fairer count asks: of
+# all sentences with this word, which share has the answer *Austin*? **Predict** again: where will *capital* be?
+
+# %%
+everywhere = Counter(word for fact in facts for word in set(words(fact.prompt)))
+shares = {word: round(n / everywhere[word], 3) for word, n in with_austin.items()}
+Counter(shares).most_common(9)
+
+# %% [markdown]
+# **Look:** now Texas and its cities lead, and *capital* comes out near 0.01, although without it the answer would
+# be another one. And both counts are about the text: the model has not been touched.
 #
 # A **causal** explanation changes something and watches. Replace the city, and nothing else:
 
@@ -128,8 +158,8 @@ print(changed, "->", expected)
 mi.trace(model, changed).top
 
 # %% [markdown]
-# **Look:** did the answer follow? Then the city matters to this answer, whatever the counts say. Still we only
-# know *that* it matters. The step in between has to be changed where it happens: inside.
+# **Look:** did the answer follow? Then the city matters to the answer of this model, which no count of texts could
+# say. Still we only know *that* it matters. The step in between has to be changed where it happens: inside.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Change one thought
@@ -145,8 +175,9 @@ result = mi.swap(model, prompt, "Texas", "California")
 result
 
 # %% [markdown]
-# **Look** at the first bars, then at all the others. A change of answer alone proves little, because a strong
-# push can tip any model over. The other rows are **controls**, each of which could have spoilt the claim:
+# **Look** at the first bars, then at all the others. (Right: the same swap in smaller and larger doses.) A change of
+# answer alone proves little, because a strong push can tip any model over. The other rows are **controls**, each of
+# which could have spoilt the claim:
 #
 # | control | what it does | it would spoil the claim if |
 # |---|---|---|
@@ -280,6 +311,12 @@ check("which control", control)
 # - Lindsey and others: [*On the Biology of a Large Language Model*][biology], 2025 (the sum, and Dallas → Texas
 #   → Austin in a large model)
 # - Ameisen and others: [*Circuit Tracing*][methods], 2025 (the method)
+# - The steps of *Where this came from*: Olah and others, [*Zoom In*][zoom], 2020; nostalgebraist, [*the logit
+#   lens*][lens], 2020; Elhage and others, [*A Mathematical Framework for Transformer Circuits*][framework], 2021;
+#   Olsson and others, [*In-context Learning and Induction Heads*][induction], 2022; Elhage and others, [*Toy Models of
+#   Superposition*][toy] and [*Softmax Linear Units*][solu], 2022; Bricken and others, [*Towards
+#   Monosemanticity*][mono], 2023; Cunningham and others, [*Sparse Autoencoders Find Highly Interpretable Features in
+#   Language Models*][sae], 2023
 # - [circuit-tracer](https://github.com/decoderesearch/circuit-tracer), the library that computes the graphs
 #   here
 #
@@ -287,3 +324,11 @@ check("which control", control)
 #
 # [biology]: https://transformer-circuits.pub/2025/attribution-graphs/biology.html
 # [methods]: https://transformer-circuits.pub/2025/attribution-graphs/methods.html
+# [zoom]: https://distill.pub/2020/circuits/zoom-in/
+# [lens]: https://www.lesswrong.com/posts/AcKRB8wDpdaN6v6ru/interpreting-gpt-the-logit-lens
+# [framework]: https://transformer-circuits.pub/2021/framework/index.html
+# [induction]: https://transformer-circuits.pub/2022/in-context-learning-and-induction-heads/index.html
+# [toy]: https://transformer-circuits.pub/2022/toy_model/index.html
+# [solu]: https://transformer-circuits.pub/2022/solu/index.html
+# [mono]: https://transformer-circuits.pub/2023/monosemantic-features/index.html
+# [sae]: https://arxiv.org/abs/2309.08600

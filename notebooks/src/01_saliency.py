@@ -42,22 +42,23 @@ square
 mi.attribute(cnn, square, "square", method="gradient")
 
 # %% [markdown]
-# **Look:** it is about the right place, and speckled. A line goes round what is at least half as strong as the scale's end. The gradient asks about a
-# *tiny* change of each pixel by itself; no picture that the model has ever seen differs from this one in one pixel.
+# **Look:** it is about the right place, and speckled. The picture is shown in grey below, and the darker the blue, the more the number would move, up or down. A
+# line goes round what is at least half as strong as the scale's end. The gradient asks about a *tiny* change of each pixel by itself; no picture that the
+# model has ever seen differs from this one in one pixel.
 #
 # The other methods are answers to this:
 #
 # | method | what it does |
 # |---|---|
 # | Gradient × Input | multiplies by the pixel: what has no brightness has no part |
-# | SmoothGrad | means the gradient over noisy copies of the picture |
-# | Integrated Gradients | means it on the way from a **baseline** ("nothing here") to the picture, times the way |
+# | SmoothGrad | averages the gradient over noisy copies of the picture |
+# | Integrated Gradients | averages it along the way from a **baseline** ("nothing here") to the picture, times the difference between the two |
 # | Guided Backpropagation | lets only positive gradients through each ReLU |
 # | Grad-CAM | weights the last feature maps by their gradients, and stretches them over the picture |
 # | occlusion | covers a patch with the baseline and looks at the number, no gradient at all |
 # | Kernel SHAP, Gradient SHAP | shares the difference from the baseline fairly between the parts, by sampling |
 #
-# **Predict:** which two will look most alike? Which will look best?
+# Where a method has signs, blue speaks for the answer and orange against it. **Predict:** which two will look most alike? Which will look best?
 
 # %% slideshow={"slide_type": "slide"}
 from mi_workshop.saliency import gallery
@@ -71,8 +72,9 @@ gallery(cnn, square, "square")
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## What is "nothing here"?
 #
-# Methods that add up (Integrated Gradients, SHAP) share out a difference: the logit for the picture, minus the logit for the baseline. What they miss
-# or have too much is the **completeness gap**. A **waterfall** shows the sharing, here between patches of 8 × 8 pixels:
+# Methods that add up (Integrated Gradients, SHAP) share out a difference: the logit for the picture, minus the logit for the baseline. The difference
+# between the sum of their shares and this number is the **completeness gap**. A **waterfall** shows the sharing, here between patches of 8 × 8 pixels
+# (*x 40, y 32* is the patch that begins 40 pixels from the left and 32 from the top):
 
 # %%
 grey = mi.attribute(cnn, square, "square", method="kernel_shap", baseline="grey")
@@ -87,8 +89,8 @@ import pandas as pd
 by_baseline = {}
 for baseline in ("grey", "black", "white", "blur"):
     a = mi.attribute(cnn, square, "square", baseline=baseline)
-    large = a.scores[square.mask(square.target)].sum()
-    by_baseline[baseline] = {"the square": large, "the marker": a.scores[square.cue_mask].sum(), "gap": a.gap}
+    large, marker = (a.scores[m].sum() for m in (square.mask(square.target), square.cue_mask))
+    by_baseline[baseline] = {"the square": large, "the marker": marker, "gap": a.gap}
 pd.DataFrame(by_baseline).round(2)
 
 # %% [markdown]
@@ -176,6 +178,8 @@ key
 # %% [markdown]
 # Two keys in one picture. The bars are the **model key**: what changes *this model's* number, found by substituting, not by looking inside. The stars are the
 # **world key**: what *should* matter. A method is **faithful** where it agrees with the bars, **plausible** where it agrees with the stars.
+#
+# (*is* has no bar because no other word can stand there. What occlusion and Kernel SHAP see at *is* comes from inputs that are no sentences of this world.)
 #
 # **Gradient × Input** has a lively row up there, but each row is scaled by its own largest number. Unscaled:
 
@@ -278,8 +282,8 @@ methods = ["gradient", "gradient_x_input", "integrated_gradients", "guided_backp
 compare_sanity(cnn, pictures[:2], methods)
 
 # %% [markdown]
-# **Look:** guided backpropagation changes least at first: with the output layer random it draws almost the same picture, and so does not tell you what
-# that layer does. Even maps of a wholly random network keep some likeness to the trained one's: the picture itself shines through.
+# **Look:** guided backpropagation changes least at every step (two pictures): with the output layer random its map is still much like the first one, and so
+# does not tell you what that layer does. Even maps of a wholly random network keep some likeness to the trained one's: the picture itself shines through.
 #
 # The other check: a model that learned **random labels** by heart, 128 pictures or 300 stories. Its maps should be unlike ours. The control learned the true labels of
 # as many: two models differ anyhow. (Training them takes longer than we have, so this table is stored; `label_check` makes it.)
@@ -323,22 +327,27 @@ zero_matters(shortcut, pictures, ["integrated_gradients"], "white").head(4).roun
 mi.attribute(shortcut, *pictures[4], "integrated_gradients", "white")
 
 # %% [markdown]
-# **Look:** almost nothing at the marker, which decides. It is white, like the baseline: a method that asks "what if this were white?" must answer "nothing would change". With a grey baseline
+# **Look:** almost nothing *on* the marker, which decides (the blue rim is beside it). It is white, like the baseline: a method that asks "what if this were white?" must answer "nothing would change". With a grey baseline
 # the same marker is the hottest place of the map. *Zero* always means: compared with this baseline. (Bilodeau et al. prove it for methods
 # whose scores add up, such as this one: in general neither sentence can be inferred from them.)
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## The full table
 #
-# Every method, every score, eleven kinds of input: that takes more than half an hour, so it is stored. Inputs, seeds and the rule of decision were committed before the test pictures were opened.
-# Two rows know nothing of any model: *(noise)* is a random map, *(edges)* draws the outlines of the picture.
+# This is *task-inspired evaluation*: the score is tied to a task, finding the shortcut, because a score that knows no task cannot say which map to use.
 #
+# Every method, every score, eleven kinds of input: that takes more than half an hour, so it is stored. Inputs, seeds and the rule of decision were committed before the test pictures were opened.
+# Two rows know nothing of any model: *(noise)* is a random map, *(edges)* draws the outlines of the picture. When and with what it was run:
+
+# %%
+stored
+
+# %% [markdown]
 # **Predict:** which methods name the marker of `scenes-shortcut`? And which name it in `scenes-cnn`, which does not use it?
 
 # %%
 from mi_workshop.saliency.verdicts import verdicts
 
-print(stored)
 verdicts(stored).round(2)
 
 # %% [markdown]
@@ -351,7 +360,11 @@ verdicts(stored, score="names_marker_by_sum").round(2)
 # %% [markdown]
 # **Look:** now only integrated gradients, gradient SHAP and gradient × input find it. The other maps are spread so widely that the large background outweighs any marker.
 # Neither reading is the wrong one. We chose ours on validation pictures, because by the sum pure noise names the background for its size; but *which methods expose the shortcut* depended on
-# that choice more than on the method. A third reading, the single hottest pixel:
+# that choice more than on the method. A third reading, the single hottest pixel, is *pointing*. The other columns against the keys:
+#
+# - *mass* is the share of all that is positive in the map on the part that moves the model most;
+# - *tau* is how far the map ranks the parts as the model key does (Kendall's τ: 1 the same order, 0 unrelated), by the sum over a part or *per pixel*;
+# - *(world)* asks the same of what *should* matter.
 
 # %% slideshow={"slide_type": "slide"}
 columns = ["pointing", "mass", "tau_per_pixel", "tau", "pointing_world", "insertion", "deletion", "seconds"]
@@ -360,6 +373,7 @@ overview(stored["scores"], "scenes-shortcut", "agreeing marker", scores=columns)
 # %% [markdown]
 # **Look** down *pointing*: Grad-CAM's hottest pixel lies beside the marker in nearly all pictures, for its map is eight pixels coarse. Then along a row: no method is dark everywhere. And
 # down *pointing (world)*: hardly a map points at the object that *should* decide. That is right: here a faithful map cannot be a plausible one.
+# (Dark means best of its column, even where the best is low.)
 
 # %% slideshow={"slide_type": "slide"}
 overview(stored["scores"], score="tau_per_pixel")
@@ -414,7 +428,7 @@ from mi_workshop.teach import check, hint, solution
 baseline = ...
 # solution
 baseline = "white"
-print(mi.attribute(shortcut, scenes[2], scenes[2].label, baseline=baseline))
+mi.attribute(shortcut, scenes[2], scenes[2].label, baseline=baseline)
 
 # %%
 check("where nothing can be found", baseline)

@@ -45,6 +45,12 @@ found.show(layer=3, head=2, mode="lines")
 # %%
 found.head(3, 2).loc["Mr [7]"].round(3)
 
+# %% [markdown]
+# And does the model say what this head looks at?
+
+# %%
+model.top(text, 1)
+
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Not only words
 #
@@ -71,7 +77,7 @@ for query in queries:
 
 # %% [markdown]
 # **Look:** not at all. The image encoder has not seen the query. An attention map is about what was *computed*, not about what you asked: if you ask CLIP for
-# a map of "where the circle is" and get its attention, you get the same map for the square.
+# a map of "where the circle is" and get its attention, you get the same map for the cross.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Somebody else's code
@@ -79,7 +85,7 @@ for query in queries:
 # Code of this kind stands in a well-known introduction, with GPT-2 in the place of our model: run with a cache, take the attention of
 # every head, give it to a view (in a live notebook, CircuitsVis draws this one, too).
 #
-# **Predict**, before you read on: is this the picture from above?
+# **Predict**, before you read on: is this the attention from above, now drawn as tiles (a row for each token that looks)?
 
 # %% slideshow={"slide_type": "slide"}
 from dataclasses import replace
@@ -107,16 +113,17 @@ print("sums of rows:", scores[3, 2].where(seen[3, 2], 0).sum(-1))
 by_hand = scores.softmax(-1)
 print("sums of rows:", by_hand[3, 2].sum(-1))
 print("largest difference from patterns():", abs(by_hand.numpy() - found.pattern).max())
+replace(found, pattern=by_hand.numpy())
 
 # %% [markdown]
 # **Look back** at head 3.0 in the wrong picture: most of what it can see is dark. A score says little by itself; only differences within a row count.
 #
-# With a network the same line shows GPT-2, for which such code is written; where there is none, one sentence says so and Atlas goes on. (What this cell shows
+# With a network the same line shows GPT-2, for which such code is written, drawn by CircuitsVis; where there is none, one sentence says so and Atlas goes on. (What this cell shows
 # depends on what you have, so this copy stores nothing for it: run it.)
 
 # %% tags=["unstored"] slideshow={"slide_type": "slide"}
 gpt2 = mi.load("gpt2", otherwise="atlas")
-patterns(gpt2, text).show(mode="lines")
+patterns(gpt2, text).show()
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Believe it?
@@ -134,6 +141,9 @@ sweep(model, text, kind="z", positions=None, change=zero(), metric="lost", progr
 # **Look:** layers 0 and 1 could be left out. Their heads attend like any other, and *write nothing*: their output matrix is zero. We made them so, and in this
 # model it can be read off; in others a head may write next to nothing, and no attention pattern shows it.
 #
+# And sharpness? Of layer 3, heads 3.0 and 3.1 look as sharply as 3.2, and taking one of them out costs 0.01 where 3.2 costs 0.30.
+
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ## What a head passes on
 #
 # What a token gets from another is weight × value, sent through the output matrix. So weigh each weight by the length of what it carries:
@@ -155,10 +165,10 @@ norm_weighted(model, text).show(layer=3, head=2)
 # %%
 import pandas as pd
 
-ways = {"raw": found}
-ways |= {kind.__name__: kind(model, text) for kind in (norm_weighted, gradient_weighted, rollout)}
-last = {name: a.pattern[3].mean(0)[-1] for name, a in ways.items()}  # layer 3, mean over heads, at the last token
-pd.DataFrame(last, index=found.tokens).pipe(lambda table: table / table.sum()).round(2)
+ways = [patterns, norm_weighted, gradient_weighted, rollout]
+last = {way.__name__: way(model, text).pattern[3].mean(0)[-1] for way in ways}
+table = pd.DataFrame(last, index=found.tokens)  # layer 3, mean over heads, last token
+(table / table.sum()).round(2)
 
 # %% [markdown]
 # **Look:** three columns agree here, and rollout says something else: it counts the silent layers like any other, and so follows weights by which nothing is
@@ -203,7 +213,8 @@ from mi_workshop.worlds import Reviews, Rooms
 
 rooms = train(Rooms(), epochs=3)
 reviews = train(Reviews(), n=2000, epochs=3)
-print("right answers:", *(round(m.accuracy(m.world.sample(500, "test")), 3) for m in (rooms, reviews)))
+right = [round(m.accuracy(m.world.sample(500, "test")), 3) for m in (rooms, reviews)]
+print("right answers:", *right)
 
 # %%
 story = "Sandra went to the garden. John moved to the office. Sandra travelled to the kitchen. Where is Sandra?"
@@ -229,10 +240,10 @@ view.weights = [1] * len(review.words)
 view
 
 # %% [markdown]
-# **Look:** the weights have moved almost as far as they can, the prediction hardly at all. Try *Permute*: is there any order that turns it? The state of each word
+# **Look:** the weights have moved far (0.83 of 1), the prediction hardly at all (0.05). Try *Permute*: is there any order that turns it? The state of each word
 # has read its neighbours, and much of the review stands in each of them.
 #
-# Same model, same attention, two tasks: in one the answer hangs on the weights, in the other it does not.
+# The same architecture, trained on two tasks: in one the answer hangs on the weights, in the other it does not.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## The debate
@@ -260,7 +271,7 @@ stories = world.sample(200, "validation")
 debate.correlations(rooms, stories, other)
 
 # %% [markdown]
-# **Look:** attention agrees little with either, and on that the first paper rests. But gradient and leave-one-out do not agree well either, and neither does the attention
+# **Look:** attention agrees little with either, and that is one half of the first paper's case. But gradient and leave-one-out do not agree well either, and neither does the attention
 # of two models that differ in nothing but the seed. Most words of a story do not matter at all, and τ counts their order as much as that of the two that do.
 #
 # **Can the weights be others, and the answer the same?** First each story's weights in 100 random orders, then weights that are *sought*: as far from the model's as can be
@@ -278,8 +289,20 @@ print(f"far other weights for {(adversary.jsd > 0.35).float().mean():.0%} of the
 adversary
 
 # %% [markdown]
-# **Look:** same prediction, another heat map. (The story shown is the one with the farthest weights; in most stories of *Rooms* there is no room to go that far.)
-# Is that much? The second paper asks how far apart two models are that nobody manipulated:
+# **Look:** same prediction, another heat map. (The story shown is the one with the farthest weights; in most stories of *Rooms* there is no room to go that far.
+# And look where they went: to the *garden* of Julie's sentence. The same word, the wrong sentence.)
+#
+# Now the same for a review: the first of the sample in which more than half of the model's own weight is on one word, and this word was planted. **Predict:** where
+# will the weight go?
+
+# %% slideshow={"slide_type": "slide"}
+rated = reviews.world.sample(40, "validation")
+strongest = zip(rated, *reviews.weights(rated).max(-1))
+clear = next(r for r, weight, at in strongest if weight > 0.5 and int(at) in r.evidence)
+debate.adversarial(reviews, [clear])
+
+# %% [markdown]
+# **Look:** from the word that decides to words that say nothing, in other sentences, and the answer stays. Is that much? The second paper asks how far apart two models are that nobody manipulated:
 
 # %%
 twins = debate.compare(rooms, other, stories)
@@ -304,7 +327,7 @@ for name, weights in {"uniform": uniform, "the LSTM's": rooms.weights}.items():
 # One data set, one seed: an anecdote. Five seeds on four data sets take longer than a lesson; they were run once by `python -m training.debate`, and stored:
 
 # %%
-from mi_workshop.debate_verdicts import f1_table, key_table, stored_correlations, trade_off, verdicts
+from mi_workshop.debate_verdicts import f1_table, key_table, stored_correlations
 from mi_workshop.results import read
 
 stored = read("debate")
@@ -320,7 +343,7 @@ stored_correlations(stored)
 stored["permuted"].round(2)
 
 # %% [markdown]
-# **Look:** on *Rooms* shuffling ruins the answer. In the notes half of the passages hardly notice, even where one word has most of the weight, and a quarter does: a mean hides both.
+# **Look:** on *Rooms* shuffling ruins the answer. In the notes half of the passages hardly notice, even where one word has most of the weight, while a quarter of those changes by 0.4 or more: a mean hides both.
 
 # %% slideshow={"slide_type": "slide"}
 f1_table(stored)
@@ -329,9 +352,15 @@ f1_table(stored)
 f1_table(stored, few=True)
 
 # %% [markdown]
-# **Look:** with 4,000 training passages the LSTM reaches F1 1 on three data sets whatever its attention: there the table says nothing about attention. With 600 (the second table) learned attention is ahead on all four.
-# The MLP, which has nothing but the weights, does far better with those of the LSTM than with uniform ones or its own. On *Reviews* that is so for some seeds only: look at the interval. It does worst on average with the weights
-# of an adversary trained to attend elsewhere (below). (Mind the yardstick: always answering *anemic* gives F1 0.68, never doing so gives 0. With the adversaries' weights some MLPs learned just that.)
+# **Look:**
+#
+# - With 4,000 training passages the LSTM reaches F1 1 on three data sets whatever its attention: there the table says nothing about attention.
+# - With 600 (the second table) learned attention is ahead on all four.
+# - The MLP, which knows of the context only what the weights tell it, does far better with those of the LSTM than with uniform ones or its own. On *Reviews*
+#   that is so for some seeds only: look at the interval.
+# - It does worst on average with the weights of an adversary trained to attend elsewhere (below).
+#
+# (Mind the yardstick: always answering *anemic* gives F1 0.68, never doing so gives 0. With the adversaries' weights some MLPs learned just that.)
 #
 # The published table, on other data, for orientation and not for comparison (Wiegreffe and Pinter 2019, Table 3):
 
@@ -344,6 +373,8 @@ stored["published"]
 # **Predict:** what will it cost?
 
 # %% slideshow={"slide_type": "slide"}
+from mi_workshop.debate_verdicts import trade_off, verdicts
+
 trade_off(stored)
 
 # %% [markdown]
@@ -370,7 +401,8 @@ adversary = debate.train_adversary(rooms, strength=0.01)
 debate.compare(rooms, adversary, stories, ("the model's own", "the trained adversary's"), shown=0)
 
 # %% [markdown]
-# **Look:** at another word of the *same* sentence. An LSTM writes what it has read into the states beside it, so that the word beside *garden* can know as much of it. JSD calls that as far as can be.
+# **Look:** at another word of the *same* sentence. An LSTM that reads in both directions writes what it has read into the states of other words, so that the state of *journeyed*, three words
+# before *garden*, can know it too. JSD calls that as far as can be.
 # For an MLP, which sees only the word, such weights are worthless: that is what the diagnostic found.
 #
 # The same for five seeds, for models with other attention, and on the other data sets, where the planted words are known (AUC: how surely a planted word
@@ -380,8 +412,12 @@ debate.compare(rooms, adversary, stories, ("the model's own", "the trained adver
 key_table(stored)
 
 # %% [markdown]
-# **Look:** on *Rooms* attention points to the sentence that the answer depends on, in the trained adversary, too. Uniform weights point nowhere; that model's answers depend on sentences all the same, and leaving words out finds
-# them. The MLP's own attention is right in about half of the stories, and its answers in little more. On the notes attention finds the planted words better than the gradient does, on *Reviews* worse.
+# **Look:**
+#
+# - On *Rooms* attention points to the sentence that the answer depends on, in the trained adversary, too.
+# - Uniform weights point nowhere; that model's answers depend on sentences all the same, and leaving words out finds them.
+# - The MLP's own attention is right in about half of the stories, and its answers in little more.
+# - On the notes attention finds the planted words better than the gradient does, on *Reviews* worse.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ### Who is right?
@@ -393,9 +429,15 @@ pd.set_option("display.max_colwidth", None)
 verdicts(stored)
 
 # %% [markdown]
-# **Look:** neither title follows. The first paper's rankings disagree here, too; but on *Rooms* all three name the same sentence, and disagree about the rest. Other weights for the same answer exist for nearly every passage on three data sets,
-# and for a minority of the stories on *Rooms*, where the task needs attention. Shuffling does move the answers, if not in every passage. The second paper's diagnostic holds: the weights carry something that another model can use, clearly on three data sets. Yet a
-# model can be trained to answer as well and attend elsewhere. What attention points to is a *state* of the LSTM and not a word; whether that explains depends on what was asked.
+# **Look:** neither title follows.
+#
+# - The first paper's rankings disagree here, too; but on *Rooms* all three name the same sentence, and disagree about the rest.
+# - Other weights for the same answer exist for nearly every passage on three data sets, and for a minority of the stories on *Rooms*, where the task needs attention.
+# - Shuffling does move the answers, if not in every passage.
+# - The second paper's diagnostic holds: the weights carry something that another model can use, clearly on three data sets.
+# - Yet a model can be trained to answer as well and attend elsewhere.
+#
+# What attention points to is a *state* of the LSTM and not a word; whether that explains depends on what was asked.
 #
 # "Mixed" over all data sets mostly means that data sets differ. (With five seeds an interval can reach beyond what is possible, as a share above 1.)
 

@@ -20,8 +20,8 @@ import mi_workshop as mi
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## What would it say if it stopped here?
 #
-# Every layer adds to a vector, the *residual stream*, and after the last layer a norm and a matrix, the *unembedding*, turn
-# that vector into a score for each token. The **logit lens** applies this last step after *every* layer.
+# Every layer adds to a vector, the *residual stream*, and after the last layer a *normalisation* (every vector is brought to the same
+# length) and a matrix, the *unembedding*, turn that vector into a score for each token. The **logit lens** applies this last step after *every* layer.
 #
 # **Predict:** the answer needs two steps, Dallas → Texas → Austin. At which token, and after which layer, will *Texas* appear? And
 # *Austin*?
@@ -74,27 +74,27 @@ home_ranks(model)
 # blind nor sharp here: it leans towards the right place, and rarely puts it first.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
-# ## What the final norm does
+# ## What the final normalisation does
 #
-# The norm brings every vector to the same length before it is read. **Predict:** the embeddings of `atlas` are made very
-# short. How sure will the lens be of what it reads there, with the norm and without? (Knowing nothing is ln 916 = 6.82 nats.)
+# It brings every vector to the same length before it is read. **Predict:** the embeddings of `atlas` are made very
+# short. How sure will the lens be of what it reads there, with it and without? (Knowing nothing is ln 916 = 6.82 nats.)
 
 # %%
 bare = mi.logit_lens(model, prompt, norm=False)
 _, cache = model.replacement.run_with_cache(model.tokens(prompt))
 table = lens.entropy[["is"]].rename(columns={"is": "with norm"}).assign(without=bare.entropy["is"])
-table["length"] = cache.accumulated_resid()[:, 0, -1].norm(dim=-1)  # [layer, batch, position, d_model]
+table["length"] = cache.accumulated_resid()[:, 0, -1].norm(dim=-1)  # of [layer, d_model]
 table.round(2)
 
 # %% [markdown]
-# **Look:** the shortest vector is read as if it were as long as the longest. Without the norm the lens admits that
+# **Look:** the shortest vector is read as if it were as long as the longest. Without normalisation the lens admits that
 # nothing is said yet. The tokens of the bottom row of the grid were an enlargement of almost nothing.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## The tuned lens
 #
 # Early layers need not speak the language of the last one. The **tuned lens** learns, for each layer, one affine map into that
-# language: trained here and now, on the text that the model was trained on, to come as close as it can to the model's own output.
+# language: trained here and now, on the text that the model was trained on, to come as close as it can to the model's own output (in KL divergence).
 # The figure is about questions that training never saw.
 #
 # **Predict:** after which layers will it help?
@@ -120,10 +120,14 @@ import pandas as pd
 
 pd.DataFrame({"plain": lens.rank("Texas")["Dallas"], "tuned": tuned_view.rank("Texas")["Dallas"]})
 
+# %% [markdown]
+# **Look:** nearer after layers 0 and 1, and still not first; at the end both are the same lens. A map of a vector that has seen nothing
+# but *Dallas* can only guess what follows *Dallas* in the whole text. Where *Texas* follows it, you will see below.
+
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Who wrote Austin?
 #
-# The residual stream is a sum, and so is each logit, once the norm's scale is held as it is: embedding, every attention head, every
+# The residual stream is a sum, and so is each logit, once the scale of the last normalisation is held as it is: embedding, every attention head, every
 # MLP, biases. This is **direct logit attribution**. **Predict:** is it a head or an MLP that writes Austin, and in which layer?
 
 # %% slideshow={"slide_type": "slide"}
@@ -171,7 +175,8 @@ oakland = prompt.replace("Dallas", "Oakland")
 patched(model, prompt, oakland, layer=1, at="Dallas")
 
 # %% [markdown]
-# The state was there, complete, in a direction that the unembedding does not read as a name.
+# What decides the answer was there, all of it, although no cell of the lens says *Texas*. (Is it the state, or just which city it is? This
+# patch cannot tell, it moves both. The swap in [Start here](00_start_here.ipynb) moved the state's features alone, and the answer followed.)
 #
 # **Seen, and not used.** In `atlas-global` the lens put Texas first at the same token after the same layer. **Predict** again.
 
@@ -179,17 +184,17 @@ patched(model, prompt, oakland, layer=1, at="Dallas")
 patched(open_model, prompt, oakland, layer=1, at="Dallas")
 
 # %% [markdown]
-# The answer stays: after layer 0 nothing that stands at *Dallas* is used for it. What decides is at the last token already:
+# The answer stays: after layer 1 nothing that stands at *Dallas* is used for it. What decides is at the last token already:
 
 # %%
 patched(open_model, prompt, oakland, layer=1, at="is")
 
 # %% [markdown]
 # It is so in every state's question, not in this one alone: the model's card counts them. Why then does the lens say Texas?
-# It reads what *would be said next* at this token, and the model has read this too:
+# It reads what *would be said next* at this token, and in the training text *Texas* does follow *Dallas*, in letters. The rank of *Texas* there:
 
 # %%
-print(mi.logit_lens(open_model, "Letter to Dallas").words())
+mi.logit_lens(open_model, "Letter to Dallas").rank("Texas")["Dallas"]
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # **Another basis.** How far do the tuned lens's maps turn a layer's vectors? A cosine of 1 would mean that the layer
@@ -200,10 +205,11 @@ tuned.table.round(2)
 
 # %% [markdown]
 # The lower the layer, the more the plain lens reads foreign words as if they were its own. But a map that is *trained* may also find
-# what the model itself never uses, or guess from how often a word occurs: low KL is not a step of the model.
+# what the model itself never uses, or guess from how often a word occurs: a low KL does not show that the model takes this step.
 #
 # **Direct is not all.** The attribution at *is* gave almost nothing to MLP 0 and MLP 1. Yet the patch at *Dallas* replaced
-# just what these two had written there, and it changed the answer: through later heads, which the attribution credits with it.
+# what these two had written there, and the short embedding under it, and it changed the answer: through later heads, which the
+# attribution credits with it.
 #
 # **What is imposed.** That the state is at the city in `atlas`, and that nothing reaches *is* before layer 2, was built in. It
 # serves here as a known answer that a lens can be held against; it is no finding about transformers.
@@ -278,7 +284,7 @@ print(model.world.answer(question), "→", patched(model, question, donor, layer
 # - Belrose and others: [*Eliciting Latent Predictions from Transformers with the Tuned Lens*][tuned], 2023
 # - Elhage and others: [*A Mathematical Framework for Transformer Circuits*][framework], 2021: the residual stream as a sum
 #
-# **Next:** [Attribution graphs](06_attribution_graphs.ipynb)
+# **Next:** [Patching and induction](04_patching_and_induction.ipynb)
 #
 # [lens]: https://www.lesswrong.com/posts/AcKRB8wDpdaN6v6ru/interpreting-gpt-the-logit-lens
 # [tuned]: https://arxiv.org/abs/2303.08112
