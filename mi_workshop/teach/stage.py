@@ -44,9 +44,11 @@ THEME = """<style>
 .jp-NotebookPanel:has(.mi-talk) .jp-OutputArea-output :is(table, pre) { font-size: 18px; }
 .jp-NotebookPanel:has(.mi-talk) .jp-OutputArea-output img { max-width: 100%; max-height: 74vh; width: auto; height: auto; }
 .jp-NotebookPanel:has(.mi-talk) .mi-audience img { width: 100%; max-height: 57vh; object-fit: contain; object-position: left; }
-.jp-NotebookPanel:has(.mi-talk) .mi-big .mi-side { max-height: 50vh; }
+.jp-NotebookPanel:has(.mi-talk) .mi-big :is(.mi-stage, .mi-side) { height: 50vh; }
+body[data-jp-deck-mode="presenting"] .jp-Cell:has(.mi-clock) { position: fixed !important; inset: auto auto 0 3em !important; width: max-content !important; z-index: 9; background: white; }
+body[data-jp-deck-mode="presenting"] .jp-Cell:has(.mi-clock) :is(.jp-Cell-inputWrapper, .jp-OutputArea-promptOverlay) { display: none; }
+.jp-NotebookPanel:has(.mi-talk) .mi-heat.mi-big .mi-side { height: auto; max-height: 50vh; }
 .jp-NotebookPanel:has(.mi-talk) .mi-big:has(.mi-circuit) { display: flex; flex-direction: column; padding: 4px 8px; }
-.jp-NotebookPanel:has(.mi-talk) .mi-big:has(.mi-circuit) :is(.mi-stage, .mi-side) { height: 50vh; }
 .jp-NotebookPanel:has(.mi-talk) .mi-big:has(.mi-circuit) .mi-circuit { order: -1; margin: 0; }
 @container (min-width: 1000px) { /* a graph on one slide: circuit, buttons, then its nodes beside the answers */
   .jp-NotebookPanel:has(.mi-talk) .mi-big:has(.mi-circuit) :is(.mi-bar, .mi-status, .mi-circuit :is(h2, p), .mi-row:has(.mi-name), .mi-answer:not(.mi-chain)) { display: none !important; }
@@ -54,8 +56,6 @@ THEME = """<style>
   .jp-NotebookPanel:has(.mi-talk) .mi-big:has(.mi-circuit) .mi-act { position: absolute; inset: 0 0 auto; display: flex; gap: .6em; align-items: baseline; border: 0; padding: 0; }
   .jp-NotebookPanel:has(.mi-talk) .mi-big:has(.mi-circuit) .mi-act .mi-row { margin: 0; flex-wrap: nowrap; }
 }
-body[data-jp-deck-mode="presenting"] .jp-Cell:has(.mi-clock) { position: fixed !important; inset: auto auto 0 3em !important; width: max-content !important; z-index: 9; background: white; }
-body[data-jp-deck-mode="presenting"] .jp-Cell:has(.mi-clock) :is(.jp-Cell-inputWrapper, .jp-OutputArea-promptOverlay) { display: none; }
 </style><div class="mi-talk"></div>"""  # for the notebook that shows it, and for no other that is open beside it
 
 _names: dict[str, Any] = {}
