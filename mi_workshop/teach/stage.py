@@ -43,7 +43,7 @@ THEME = """<style>
   --jp-content-font-color1: #1a1a1a; --jp-widgets-font-size: 20px; --jp-widgets-inline-height: 36px; }
 .jp-NotebookPanel:has(.mi-talk) .jp-OutputArea-output :is(table, pre) { font-size: 18px; }
 .jp-NotebookPanel:has(.mi-talk) .jp-OutputArea-output img { max-width: 100%; max-height: 74vh; width: auto; height: auto; }
-.jp-NotebookPanel:has(.mi-talk) .mi-audience img { width: 100%; max-height: 57vh; object-fit: contain; object-position: left; }
+.jp-NotebookPanel:has(.mi-talk) .mi-audience img { width: 100%; max-height: 56vh; object-fit: contain; object-position: left; }
 .jp-NotebookPanel:has(.mi-talk) .mi-big :is(.mi-stage, .mi-side) { height: 50vh; }
 body[data-jp-deck-mode="presenting"] .jp-Cell:has(.mi-clock) { position: fixed !important; inset: auto auto 0 3em !important; width: max-content !important; z-index: 9; background: white; }
 body[data-jp-deck-mode="presenting"] .jp-Cell:has(.mi-clock) :is(.jp-Cell-inputWrapper, .jp-OutputArea-promptOverlay) { display: none; }
