@@ -123,6 +123,16 @@ def test_reset_really_resets(shell, atlas):
     assert view.selected == [] and view.threshold != 0.3
 
 
+def test_the_theme_knows_the_view():
+    """A class renamed in the view: the graph is higher than the slide again, and its answers are below the fold."""
+    widgets = Path(stage.__file__).parents[1] / "widgets"
+    text = "".join(file.read_text(encoding="utf-8") for file in (*widgets.glob("*.js"), Path(stage.__file__)))
+    text = text.replace(stage.THEME, "")
+    known = set(re.findall(r"[a-z-]+", " ".join(re.findall(r'["`](.*?)["`]', text))))
+    unknown = {name for name in re.findall(r"\.(mi-[a-z]+)", stage.THEME) if not {name, name[3:]} & known}
+    assert unknown <= {"mi-talk"}
+
+
 def test_the_clock_names_the_part_and_says_when_time_is_over():
     """A speaker who looks up sees another part than the one that should be on."""
     clock = stage.timer(22)

@@ -27,7 +27,7 @@ def _where(value: Any) -> dict[str, int]:
 
 
 def _evidence(value: Any) -> dict[str, int]:
-    return _points({"layer": value.sites[0].layer, "evidence": value}, "shown", "controls")
+    return _points({"layer": value.sites[0].layer, "evidence": value}, "shown", "random changes, other token")
 
 
 def _report(value: Any) -> bool:
@@ -80,14 +80,17 @@ add(
             (lambda value: _where(value)["layer"] < 2, "Another layer: patch mlp_out, not the residual stream, which carries what was written before."),
         ),
         why="At layer 0 a patch changes what layer 1 reads; at layer 1 it replaces what was planted; later ones find the wrong place already written.",
-        solution='place = (1, "{city}")',
+        solution=(
+            "# sweep(exam, prompts, donors, kind='mlp_out', positions=['{city}', 'last'], metric='gained'): the last layer that gives the answer back\n"
+            'place = (1, "{city}")'
+        ),
     ),
     Exercise(
         name="prove it",
         minutes=10,
         difficulty="hard",
         statement="Run an `Experiment` at that site, on three questions or more that show the behaviour, with its controls. Put the report into `proof`.",
-        expect="a verdict, random changes that stay far behind, and a patch at another token that does nothing.",
+        expect="a verdict, *gained* far above that of random changes, and a patch at another token that does nothing.",
         hints=("Site(kind, layer, position), patch(), n_random=50.", "Its donors are the same questions about a sound city of the same place."),
         right=lambda value: _report(value) and sum(_evidence(value).values()) == 2,
         wrong=(

@@ -247,6 +247,7 @@ class Areas(Shown):
             ax.set_xlim(-0.03, 1.03)
             ax.set_title(f"{kind} ({rows.wrong.iloc[0]})", fontsize=13)
             open_frames(ax)
+        figure.supxlabel("area under the ROC curve (½: a coin)", fontsize=12)
         return figure
 
 

@@ -84,6 +84,7 @@ add(
         why="The same symptom, three causes; each needs another repair, and a look at the answer alone cannot tell them apart.",
         solution=(
             "from mi_workshop.teach.catch_and_fix_exercises import patients\n"
+            "# case_files(bug, list(patients())): compare the place inside with the map, and what is said of that place with what is right\n"
             'diagnoses = dict(zip(patients(), ("shortcut", "second hop", "first hop")))'
         ),
     ),
@@ -111,7 +112,10 @@ add(
             (lambda value: _kept(_edit(*value)) < 0.95, "It repairs the fault and breaks something else: look along its row."),
         ),
         why="What the model knows of Italy's other cities is written in layer 0; with the neighbours protected, only Florence moves.",
-        solution="edit = (0, 1.0)",
+        solution=(
+            "# repair_scores(bug, florence, {...}) with transplants into layers 0 and 1, protect 0 and 1: one row repairs all and keeps all\n"
+            "edit = (0, 1.0)"
+        ),
     ),
     Exercise(
         name="a cut that spares",
@@ -136,7 +140,10 @@ add(
             (lambda value: _rest(_cut(*value)) < 0.95, "It cures the model and takes a word from it: look at the passages about Pip."),
         ),
         why="The misbehaviour hangs on this feature, and the passages about people do not: they read the name elsewhere.",
-        solution="cut = (1, 463)",
+        solution=(
+            "# knock_outs(trigger, {...}) with each of the five of differing(trigger, SURNAME): one row cures and keeps all\n"
+            "cut = (1, 463)"
+        ),
     ),
     notebook="09b_catch_and_fix",
 )  # fmt: skip

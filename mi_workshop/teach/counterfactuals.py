@@ -72,7 +72,17 @@ add(
             (lambda value: _kind_read(value) >= 0.9, "It can be read there, but after an earlier layer too."),
         ),
         why="It can be read, and no answer changes when the word does: the information is there and nothing uses it.",
-        solution="layer = 3",
+        solution=(
+            "from mi_workshop.answer_key import questions\n"
+            "from mi_workshop.counterfactual import Site\n"
+            "from mi_workshop.counterfactual.subspace import Probe, activations\n"
+            "sides = [questions(model.world, rank)[0] for rank in (4, 0)]  # one city of each state to learn from, another for the test\n"
+            "labels = ['state'] * len(sides[0]) + ['country'] * len(sides[0])\n"
+            "def read(k):\n"
+            "    x, y = (activations(model, s + [p.replace('state', 'country') for p in s], Site('resid_post', k, 'last')) for s in sides)\n"
+            "    return Probe(x, labels).accuracy(y, labels)\n"
+            "layer = next(k for k in range(4) if read(k) >= 0.9)"
+        ),
     ),
     Exercise(
         name="how many dimensions",
@@ -127,7 +137,10 @@ add(
             (lambda value: _edit(*value)["other states kept"] < 0.9, "There other states lose their capitals."),
         ),
         why="Where the edit is made decides what it means: at the city it changes which state that is, at the end what its capital is. Nowhere is it clean: say what an edit broke.",
-        solution='site = (3, "last")',
+        solution=(
+            "# edit_scores(model, k, at, ('Texas',)) at all eight places: one row changes its question, keeps an attribute and the other states\n"
+            'site = (3, "last")'
+        ),
     ),
     notebook="09_counterfactuals",
 )  # fmt: skip

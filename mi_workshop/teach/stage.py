@@ -25,6 +25,7 @@ from mi_workshop.circuits.swap import swap
 from mi_workshop.circuits.trace import trace
 from mi_workshop.models import Model
 from mi_workshop.plots import BLUE, INK, image, new_figure, open_frames, picture
+from mi_workshop.saliency import Attribution
 from mi_workshop.show import Shown
 from mi_workshop.teach.preflight import LIVE
 from mi_workshop.widgets.saliency_controls import said
@@ -42,10 +43,19 @@ THEME = """<style>
   --jp-widgets-font-size: 20px; --jp-widgets-inline-height: 36px; }
 .jp-NotebookPanel:has(.mi-talk) .jp-OutputArea-output :is(table, pre) { font-size: 18px; }
 .jp-NotebookPanel:has(.mi-talk) .jp-OutputArea-output img { max-width: 100%; max-height: 74vh; width: auto; height: auto; }
-.jp-NotebookPanel:has(.mi-talk) .mi-audience img { max-height: 58vh; }
+.jp-NotebookPanel:has(.mi-talk) .mi-audience img { width: 100%; max-height: 56vh; object-fit: contain; object-position: left; }
 .jp-NotebookPanel:has(.mi-talk) .mi-big :is(.mi-stage, .mi-side) { height: 50vh; }
 body[data-jp-deck-mode="presenting"] .jp-Cell:has(.mi-clock) { position: fixed !important; inset: auto auto 0 3em !important; width: max-content !important; z-index: 9; background: var(--jp-layout-color0, white); }
 body[data-jp-deck-mode="presenting"] .jp-Cell:has(.mi-clock) :is(.jp-Cell-inputWrapper, .jp-OutputArea-promptOverlay) { display: none; }
+.jp-NotebookPanel:has(.mi-talk) .mi-heat.mi-big .mi-side { height: auto; max-height: 50vh; }
+.jp-NotebookPanel:has(.mi-talk) .mi-big:has(.mi-circuit) { display: flex; flex-direction: column; padding: 4px 8px; }
+.jp-NotebookPanel:has(.mi-talk) .mi-big:has(.mi-circuit) .mi-circuit { order: -1; margin: 0; }
+@container (min-width: 1000px) { /* a graph on one slide: circuit, buttons, then its nodes beside the answers */
+  .jp-NotebookPanel:has(.mi-talk) .mi-big:has(.mi-circuit) :is(.mi-bar, .mi-status, .mi-circuit :is(h2, p), .mi-row:has(.mi-name), .mi-answer:not(.mi-chain)) { display: none !important; }
+  .jp-NotebookPanel:has(.mi-talk) .mi-big:has(.mi-circuit) .mi-main { position: relative; padding-top: 2.4em; }
+  .jp-NotebookPanel:has(.mi-talk) .mi-big:has(.mi-circuit) .mi-act { position: absolute; inset: 0 0 auto; display: flex; gap: .6em; align-items: baseline; border: 0; padding: 0; }
+  .jp-NotebookPanel:has(.mi-talk) .mi-big:has(.mi-circuit) .mi-act .mi-row { margin: 0; flex-wrap: nowrap; }
+}
 </style><div class="mi-talk"></div>"""  # for the notebook that shows it, and for no other that is open beside it
 
 _names: dict[str, Any] = {}
@@ -90,10 +100,12 @@ def _namespace() -> dict[str, Any]:
     return {k: v for k, v in found.items() if not k.startswith("_") and k not in shell.user_ns_hidden}
 
 
-def show(graph: AttributionGraph) -> Any:
-    """The interactive graph in the size for a projector; ``reset`` puts it back as it opened."""
-    view = graph.show(size="stage", threshold=0.75)
-    opened = {name: getattr(view, name) for name in ("interventions", "supernodes", "selected", "threshold", "clicked")}
+def show(shown: AttributionGraph | Any) -> Any:
+    """A graph, or another view, in the size for a projector; ``reset`` puts it back as it opened."""
+    view = shown.show(threshold=0.75) if isinstance(shown, AttributionGraph) else shown
+    view.size = "stage"
+    names = ("interventions", "supernodes", "selected", "threshold", "clicked")
+    opened = {name: getattr(view, name) for name in names if view.has_trait(name)}
 
     def again() -> None:
         for name, value in opened.items():
@@ -101,6 +113,42 @@ def show(graph: AttributionGraph) -> Any:
 
     _undo.append(again)
     return view
+
+
+@dataclass(frozen=True)
+class Bars(Shown):
+    """How much each word of an ``attribution`` adds to the answer, as bars that can be read from the last row."""
+
+    attribution: Attribution
+
+    def words(self) -> str:
+        return self.attribution.words()
+
+    def figure(self) -> Any:
+        a = self.attribution
+        figure = new_figure(14, 3.6)
+        ax, places = figure.add_subplot(), range(len(a.scores))
+        ax.bar(places, a.scores, color=BLUE, edgecolor=INK)
+        for x, score in zip(places, a.scores, strict=True):
+            ax.text(
+                x,
+                max(score, 0),
+                f"{round(float(score), 1) + 0.0:.1f}".replace("-", "−"),
+                ha="center",
+                va="bottom",
+                fontsize=15,
+            )
+        ax.set_xticks(places, list(a.input), fontsize=15, parse_math=False)
+        ax.set_title(
+            f"how much each word adds to {a.target.removeprefix('logit of ')}",
+            fontsize=17,
+            loc="left",
+            parse_math=False,
+        )
+        ax.set_yticks([])
+        ax.margins(y=0.12)
+        open_frames(ax)
+        return figure
 
 
 # ----------------------------------------------------------------------------------------------------------- plan B
@@ -233,7 +281,7 @@ class Audience(Pictured, w.VBox):
             city = named(self.city.value, list(self.world.home), self.world)
             home, prompt = self.world.home[city], self.world.two_hop(city).prompt
             if change.owner is self.city or not self.place.value:
-                shown: Shown = trace(self.model, prompt).prune()
+                shown: Shown = trace(self.model, prompt, max_n_logits=1).prune()
                 line = f"{prompt} … Right: {self.world.answer(prompt)}"
             else:
                 kind = [place.name for place in self.world.places.values() if place.kind == home.kind]
@@ -241,7 +289,9 @@ class Audience(Pictured, w.VBox):
                 shown = result = swap(self.model, prompt, home.name, place, at="city")
                 line = f"{prompt} … With {place} in place of {home.name}. Expected: {result.expected}"
             self._drawn, self._words = shown.figure(), shown.describe()
-            self.answer.value = said([line]) + picture(self._drawn, self._words, dpi=80)
+            if isinstance(shown, AttributionGraph):
+                self._drawn.set_size_inches(12, 4.5)  # the same letters on less paper
+            self.answer.value = said([line]) + picture(self._drawn, self._words, dpi=94)
         except Exception as error:  # the room must see a sentence: nothing else shows a callback's errors
             self.answer.value = said([str(error) or type(error).__name__], alert=True)
 

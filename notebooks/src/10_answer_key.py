@@ -98,11 +98,11 @@ large.means.round(2)
 # **Look** at one column at a time.
 #
 # - *which*: nearly everybody wins, onlookers and interveners alike, and so does *(form alone)*, which has never seen a model. Did your favourite do more than know the form? Rollout and gradient × input lose even here.
-# - *where: model*: the ranks spread. Ablation, probe and lens come near; graph and dictionary find what matters, which is more than the place; gradient × activation hardly beats the form.
+# - *where: model*: the ranks spread. Ablation, probe and logit lens come near; attribution graph and SAE features find what matters, which is more than the place; gradient × input hardly beats the form.
 # - *where: wired*: "the city, always" is right by design, so this column can only condemn. The graph's interval reaches chance.
-# - *directions: wired*: the probe, which points at the right token, names directions *beside* the truth, worse than random ones. The lens reads in a language that this layer does not speak. Interchange finds most of the wire, dictionary and graph
-#   without having been told what to look for nearly as much.
-# - *atlas or memo*: for *which* the two models have the same key, so ½ is all that can be had. Gradient, lens and graph take nearly every map, of either model, for the rote learner's, which makes ½ as well. Patching, probe and ablation tell the two apart, none of them always.
+# - *directions: wired*: the probe, which points at the right token, names directions *beside* the truth, worse than random ones. The lens reads in a language that this layer does not speak. Patching finds most of the
+#   subspace, SAE features and attribution graph nearly as much without having been told what to look for.
+# - *atlas or memo*: for *which* the two models have the same key, so ½ is all that can be had. Gradient × input, logit lens and attribution graph take nearly every map, of either model, for the rote learner's, which makes ½ as well. Patching, probe and ablation tell the two apart, none of them always.
 # - *untrained*: see below before you condemn anybody.
 #
 # ## Right for the wrong reason
@@ -113,7 +113,8 @@ by_model = results.read("final")["models"]
 by_model.xs("atlas-trigger", level="model")["mean"].unstack()[["which: model", "which: world"]].round(2)
 
 # %% [markdown]
-# **Look:** ablation and SHAP lean to what the model uses: they show *Pip*. Attention shows it, and no more of it than of what should matter. One method has a perfect score for plausibility and pays for it in the other column; so does *(form alone)*.
+# **Look:** ablation leans to what the model uses: it shows *Pip*. One method has a perfect score for plausibility and pays for it in the other column; so does *(form alone)*. Twelve questions, and no interval stands here:
+# read nothing into differences of .03, such as that of SHAP.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## What could mislead you here
@@ -134,7 +135,7 @@ report = Experiment(Site("resid_post", 1, "{city}"), scale(3)).run(model, dallas
 report.after[:2]
 
 # %% [markdown]
-# **Look:** the direction carries the place, its length hardly matters, and gradient × activation asks about the length. The method is no worse than elsewhere; its question is another one.
+# **Look:** the direction carries the place, its length hardly matters, and gradient × input (for a cell: × activation) asks about the length. The method is no worse than elsewhere; its question is another one.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Your own method
@@ -238,7 +239,7 @@ check("a method of your own", mine)
 # - Marks and others: [*Sparse Feature Circuits*][sparse], 2024: features by activation times gradient
 # - Geiger and others: [*Finding Alignments Between Interpretable Causal Variables and Distributed Neural Representations*][das], 2024
 #
-# **Next:** your own model and your own question; or begin again with [Start here](00_start_here.ipynb) and somebody beside you.
+# **Next:** [The exam](11_capstone.ipynb), and then your own model and your own question.
 #
 # [faithful]: https://arxiv.org/abs/2004.03685
 # [sanity]: https://arxiv.org/abs/1810.03292

@@ -69,14 +69,15 @@ check("find it", found)
 # %%
 place = ...
 # solution
-asked = exam.world.home["Bandung"]
-prompts = [exam.world.two_hop("Bandung", attribute).prompt for attribute in asked.attributes]
-donors = [prompt.replace("Bandung", asked.cities[0]) for prompt in prompts]
-place = (1, "{city}")
+asked = exam.world.home[found[1]]
+prompts = [exam.world.two_hop(found[1], attribute).prompt for attribute in asked.attributes]
+donors = [prompt.replace(found[1], asked.cities[0]) for prompt in prompts]
+swept = sweep(exam, prompts, donors, kind="mlp_out", positions=["{city}", "last"], metric="gained", progress=False)
+place = (max(layer for layer in range(4) if swept.mean[layer, 0, 0] > 0.5), "{city}")  # the last that cures
 
 # %%
 # solution
-sweep(exam, prompts, donors, kind="mlp_out", positions=["{city}", "last"], metric="gained", progress=False)
+swept
 
 # %%
 check("locate it", place)
@@ -87,7 +88,7 @@ check("locate it", place)
 # %%
 proof = ...
 # solution
-proof = Experiment(Site("mlp_out", 1, "{city}"), patch(), n_random=50).run(exam, prompts, donors)
+proof = Experiment(Site("mlp_out", *place), patch(), n_random=50).run(exam, prompts, donors)
 
 # %%
 check("prove it", proof)
@@ -95,6 +96,9 @@ check("prove it", proof)
 # %%
 # solution
 proof
+
+# %% [markdown] tags=["solution"]
+# **Look:** one row fails: any healthy donor repairs the model, also one of a third answer. So the patch shows where the fault is, not that the donor's city was put in.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Hand it in
@@ -106,26 +110,22 @@ submit(3)
 
 # %%
 # solution
-submit(3, *found, layer=1, position="{city}", evidence=proof)
+submit(3, *found, layer=place[0], position="{city}", evidence=proof)
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## What could mislead you here
 #
-# **A patch that restores the answer need not be at the fault.** Replace everything that is read, and the fault has nothing to work on. Here is the same patch, one layer *before* the planted one, beside
-# a patch one layer after. **Predict** both.
+# **A patch that restores the answer need not be at the fault.** Replace everything that is read, and the fault has nothing to work on. Make your patch one layer *before* the place that you
+# found, and one layer after. **Predict** both.
 
 # %%
-city = (
-    "Bandung",
-    "Jakarta" if "Jakarta" in exam.world.home["Bandung"].cities else exam.world.home["Bandung"].cities[0],
-)
-pair = [[exam.world.two_hop(c, a).prompt for a in ("capital", "language", "currency")] for c in city]
-for layer in (0, 2):
-    report = Experiment(Site("mlp_out", layer, "{city}"), patch(), n_random=20).run(exam, *pair)
+# solution
+for layer in (place[0] - 1, place[0] + 1):
+    report = Experiment(Site("mlp_out", layer, "{city}"), patch(), n_random=20).run(exam, prompts, donors)
     print(f"layer {layer}: gained {report.table.gained.mean():.2f}, {report.verdict}")
 
 # %% [markdown]
-# **Look:** the first has a verdict that would look well in a paper, and the wrong layer. *Sufficient* says that it is enough to change this; it does not say that the fault is there.
+# **Look:** the first may have a verdict that would look well in a paper, and has the wrong layer. *Sufficient* says that it is enough to change this; it does not say that the fault is there.
 # And read all controls of such a report: a donor of a *third* answer brings the right one back, too. The patch takes something out; it puts nothing in.
 #
 # **You were told what to look for.** There were three sorts, and one of them was there. Nobody tells an auditor of a real model so, and the world that knows every right answer is missing, too.

@@ -12,7 +12,9 @@
 import mi_workshop as mi
 
 # %% slideshow={"slide_type": "skip"}
+from mi_workshop.counterfactual import Experiment, Site
 from mi_workshop.teach import stage
+from mi_workshop.teach.catch_and_fix import case_files
 
 model, bug = mi.load("atlas"), mi.load("atlas-bug")
 prompt = "Fact: the capital of the state containing Dallas is"
@@ -21,7 +23,8 @@ stage.begin(model, bug)
 # %% [markdown] tags=["instructor"]
 # **Before the room fills.** `mi-workshop doctor --stage`: every live cell under 2 s? Open `notebooks/live_demo.ipynb` (these notes are in `solutions/live_demo.ipynb`: second screen,
 # or paper). Run all cells, then *Edit → Clear Outputs of All Cells*: stored answers spoil every prediction. Run the next cell (theme and everything back as it was), start the deck (button in the
-# toolbar, or *Start Deck* in the command palette). `Shift+Enter` runs a live cell. Without the deck scroll: nothing else changes.
+# toolbar, or *Start Deck* in the command palette). **`Ctrl+Enter` runs a live cell and stays on the slide** (`Shift+Enter` goes on to the next one, and nobody sees the result). `Esc` leaves the deck: do not press it
+# in the city box. Without the deck scroll: nothing else changes.
 #
 # **If a cell fails**, its stored picture appears below it by itself. **If it is slow**, press the stop button (or `I`, `I`): the same. Any time: `stage.plan_b("swap")`. If the kernel is dead, the tab with this
 # solution notebook has every picture.
@@ -48,8 +51,8 @@ stage.follow()
 # **Add 36 and 59 in your head. How did you do it?**
 #
 # - *Six and nine, carry the one*? Or *ninety-something*, and then the last digit?
-# - People defend choices that they never made, with reasons (*choice blindness*).
-# - A large model adds on two paths at once, and when asked explains: *I carried the one*.
+# - People defend choices that they never made, with reasons (*choice blindness*; Johansson and others, 2005).
+# - A large model adds on two paths at once, and when asked explains: *I carried the one* (Lindsey and others, 2025).
 #
 # So neither an answer nor an account of it shows how it came about. **Nobody knows the steps in advance. They are there to be found.**
 
@@ -63,7 +66,7 @@ stage.follow()
 
 # %%
 # live: outside
-mi.attribute(model, prompt)
+stage.Bars(mi.attribute(model, prompt))
 
 # %% [markdown] slideshow={"slide_type": "fragment"}
 # Which words matter: yes. **What was done with them: no.** One step, or two, by way of Texas?
@@ -77,7 +80,7 @@ mi.attribute(model, prompt)
 #
 # 1. Thousands of activations become **features**: directions that mostly stand for one thing.
 # 2. Features that act on each other become a **graph**: circuit-tracer computes the links.
-# 3. Related features are one **supernode**: *Texas*, *capital*, *say Austin*.
+# 3. Related features are one **supernode**: *Texas*, *capital*, *state*.
 #
 # A graph is a **hypothesis**. The test comes after it: change a part, and watch.
 
@@ -87,8 +90,9 @@ graph = mi.trace(model, prompt)
 graph
 
 # %% [markdown] tags=["instructor"]
-# **Minutes 8–10: seeing the reasoning path** (ten minutes in all, until 18). Click *Texas* and *say Austin* in the view, follow the links with the arrow keys. Say what circuit-tracer's graph leaves out: attention is taken as
-# given, error nodes are what nobody can read.
+# **Minutes 8–10: seeing the reasoning path** (ten minutes in all, until 18). Above stands the circuit, below it the nodes that it was made of. Click *Texas*, then *Zero*: beside the nodes, *Austin* falls at once, and the controls follow
+# (*Reset* takes it back). *Texas* is a group of one feature here, *capital* one of several. The arrow keys follow the links. Only the strongest nodes are drawn (`]` shows more, `[` fewer). Say what circuit-tracer's graph
+# leaves out: attention is taken as given, error nodes are what nobody can read.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Seeing the reasoning path: Dallas → Texas → Austin
@@ -152,13 +156,11 @@ mi.trace(bug, "Fact: the capital of the state containing Detroit is")
 
 # %% slideshow={"slide_type": "slide"}
 # live: alarm
-from mi_workshop.teach.catch_and_fix import case_files
-
 case_files(bug, [bug.world.two_hop(city).prompt for city in ("Detroit", "Tupelo", "Erie", "Dallas")])
 
 # %% [markdown] slideshow={"slide_type": "fragment"}
-# **Alarm** if the place inside is not where the city lies (*Detroit*), if a book marks what the model says of that place as wrong (*Tupelo*), or if it is about to say something else than it says itself of
-# that place (*Erie*). Nothing has been said yet.
+# **Alarm** in three cases: the place inside is not where the city lies (*Detroit*); an atlas contradicts what the model says about that place (*Tupelo*); the model's answer differs from what it says when asked
+# about that place directly (*Erie*). All before a word is printed.
 
 # %% [markdown] tags=["instructor"]
 # **Minutes 18–20: why this matters.** One sentence each. The numbers behind them, with their controls, are in notebook 09b.
@@ -166,26 +168,25 @@ case_files(bug, [bug.world.two_hop(city).prompt for city in ("Detroit", "Tupelo"
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Why this matters
 #
-# - **Safety:** a model that passes every test and misleads after a hidden phrase still *knows better* inside: an alarm needs no example of the misbehaviour.
+# - **Safety:** *our* model with a hidden trigger passes every test, and still holds the right place inside when it misleads. An alarm that compares the two needed no example of it; it needed to know the steps.
 # - **Repair:** change the one wrong step, in the activations or in the weights, and count what breaks.
 # - **Trust:** not because the picture is pretty, but because it could have failed its controls.
 #
 # You need a notebook, weights and curiosity.
 
 # %% [markdown] tags=["instructor"]
-# **Minutes 20–22: our own tools.** The cube: what is logged, labelled, shared. A bright cell proves nothing. The experiment: change it, beside controls, and get a verdict. Then the address, and questions.
+# **Minutes 20–22: our own tools.** The cube: what is logged, labelled, shared. A large number proves nothing. The experiment: change it, beside controls, and get a verdict. Somebody will point at
+# *wrong position* (.88 lost, .26 gained): Oakland's vector works in part at the word before, too. So the place is not the only one; *third answer* and *random* carry the claim. Then the address,
+# and questions.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Our own tools: the activation cube
 #
-# Tokens × layers × metrics, with provenance, in one file. **Bright is not important.**
+# Tokens × layers × metrics, with provenance, in one file. **Large is not important.**
 
 # %%
 # live: cube
-cube = mi.capture(model, prompt)
-norms = cube.heat("norm")
-norms.size = "stage"
-norms
+stage.show(mi.capture(model, prompt).heat("norm"))
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Our own tools: the counterfactual experiment
@@ -194,17 +195,14 @@ norms
 
 # %%
 # live: experiment
-from mi_workshop.counterfactual import Experiment, Site
-
-other = prompt.replace("Dallas", "Oakland")
-Experiment(Site("resid_post", 1, "{city}")).run(model, prompt, other)
+Experiment(Site("resid_post", 1, "{city}")).run(model, prompt, prompt.replace("Dallas", "Oakland"))
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Key points
 #
 # - An answer does not show how it came about.
 # - A graph is a hypothesis; a change inside, beside controls that could fail, tests it.
-# - Right answers can have strange paths, and wrong ones can be seen coming.
+# - Right answers can have strange paths, and wrong ones can sometimes be seen coming.
 #
 # To go on: [start here](00_start_here.ipynb), [attribution graphs](06_attribution_graphs.ipynb), [Dallas → Texas → Austin](07_dallas_to_austin.ipynb),
 # [catch and fix](09b_catch_and_fix.ipynb).
