@@ -122,7 +122,7 @@ def test_a_map_has_the_tokens_of_its_prompt_only(cube):
 
 @pytest.mark.parametrize("cell", [(0, 9), (1, 4), (3, 0)])
 def test_a_click_says_what_the_experiment_says(cube, atlas, cell):
-    """The verdict beside the bright cell is not that of the experiment that it names."""
+    """The verdict beside the large cell is not that of the experiment that it names."""
     answer = cube.heat()
     answer.selected = list(cell)
     layer, position = cell
@@ -163,15 +163,15 @@ def test_matters_is_a_loop_of_ablations(cube, plain, atlas):
     assert "mean over 1 other" in averaged.words() and (np.isnan(averaged.lost) == (np.arange(11) < 3)).all()
 
 
-def test_matters_tells_bright_from_important(cube):
-    """A metric that is bright where ablation does nothing gets a correlation below 0, and the truth itself gets 1 with a small p."""
+def test_matters_tells_large_from_important(cube):
+    """A metric that is large where ablation does nothing gets a correlation below 0, and the truth itself gets 1 with a small p."""
     lost = cube.matters().lost
     for sign in (1, -1):
         values = cube["resid_post_norm"].values.copy()
         values[0] = 5 + sign * lost
         found = Cube(cube.data.assign(resid_post_norm=cube["resid_post_norm"].copy(data=values)), cube.model).matters()
         assert found.correlation == pytest.approx(sign, abs=0.02) and found.p < 0.01
-    assert (found.table.note == "bright and does nothing").any() and (found.table.note == "dark and matters").any()
+    assert (found.table.note == "large and does nothing").any() and (found.table.note == "small and matters").any()
     assert found.n == (30, 10) and found.table.trivial.sum() == 14
     assert not cube.matters().p < 0.05  # norms of these cells: layers explain them
 
