@@ -84,6 +84,7 @@ view.answers["after"][:3]
 #
 # - **Features** are circles, **tokens** squares, **answers** stand on top.
 # - **Error nodes** (diamonds) are what the transcoder left out at a token and layer. They act, and nobody can read them.
+#   The model with transcoders in place of its MLPs, and these errors added back, is the **replacement model**.
 # - **Supernodes** (boxes) are groups of features that somebody takes for one thing. They are part of the claim.
 #
 # **Predict:** of features, tokens, answers and errors, which are most?
@@ -99,8 +100,8 @@ graph.nodes.feature_type.value_counts()
 # ## How much can be left out?
 #
 # Nobody reads a graph of hundreds of nodes. Keep the features up to some influence, and count everything else as
-# unexplained: how much of the way from the words to the answer is still there? Two scores say it. **Replacement**: what share of
-# the influence on the answer goes all the way back to tokens through features, and not through errors. **Completeness**: what share
+# unexplained: how much of the way from the words to the answer is still there? Two scores say it. The **replacement score**: what share of
+# the influence on the answer goes all the way back to tokens through features, and not through errors. The **completeness score**: what share
 # of the input of nodes, weighted by their influence, comes from features and tokens rather than errors.
 #
 # **Predict:** what share do the ten strongest features carry?
@@ -118,7 +119,7 @@ pd.DataFrame(kept, index=["replacement", "completeness"]).T.rename_axis("feature
 
 # %%
 pruned = graph.prune()
-scores = {"of what is left": pruned.scores, "what was hidden unexplained": graph.scores_of(pruned.nodes.node_id)}
+scores = {"of what is left": pruned.scores, "hidden nodes count as errors": graph.scores_of(pruned.nodes.node_id)}
 print(len(pruned.nodes), "of", len(graph.nodes), "nodes")
 pd.DataFrame(scores, index=["replacement", "completeness"]).round(2)
 
