@@ -388,7 +388,7 @@ published.ablate(texas)
 # %% tags=["unstored"]
 view = published.show()
 view.interventions = [{"nodes": texas, "label": "Texas", "kind": "scale", "factor": -2.0, "to": ""}]
-view.answers["after"][:3]
+view.answers["error"] or view.answers["after"][:3]
 
 # %% [markdown]
 # With a GPU and a token the whole published table is run again here, with every control; otherwise Atlas goes on.
