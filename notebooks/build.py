@@ -15,7 +15,7 @@ learners and ``notebooks/solutions/NAME.ipynb`` for instructors. Tags say what b
     unstored    run, but what it shows is about one machine and is not stored
 
 In a code cell the lines after "# solution" are only in the solution notebook. "{measured}" in the first cell becomes the
-seconds and the memory that the run took. The first mention of a term of the glossary in prose becomes a link that shows its definition.
+seconds and the memory that the run took, the larger of both copies. The first mention of a term of the glossary in prose becomes a link that shows its definition.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import argparse
 import math
 import os
 import re
+import shutil
 import sys
 import tempfile
 import time
@@ -39,6 +40,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
+LEFT_OVERS = ("my_corpus", "my_cube*", "my_dictionary*")  # what notebooks write beside themselves
 WIDGET = "application/vnd.jupyter.widget-view+json"
 SETUP = """\
 import sys
@@ -171,11 +173,14 @@ def glossary_page() -> str:
     return "\n".join(lines)
 
 
-def execute(notebook: NotebookNode, folder: Path) -> None:
-    """Run every cell with this very Python, offline; an error in a cell is raised. What it took is kept in the metadata."""
+def execute(notebook: NotebookNode, folder: Path) -> tuple[float, int]:
+    """Run every cell with this very Python, offline; an error in a cell is raised. Returns the seconds and the megabytes that it took. What an
+    earlier run wrote into ``folder`` is removed first: a notebook would go on where that one stopped."""
     from mi_workshop.plots import image
     from mi_workshop.teach.preflight import MEMORY
 
+    for old in [path for pattern in LEFT_OVERS for path in folder.glob(pattern)]:
+        shutil.rmtree(old) if old.is_dir() else old.unlink()
     notebook.cells.append(new_code_cell(MEMORY))
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as ipython:  # nobody's start-up files
@@ -198,9 +203,6 @@ def execute(notebook: NotebookNode, folder: Path) -> None:
         ).execute(env=environment)
     seconds = time.perf_counter() - start
     megabytes = int(notebook.cells.pop().outputs[0].text)
-    measured = f"{5 * math.ceil(seconds / 5)} s, {100 * math.ceil(megabytes / 100)} MB of memory"
-    notebook.metadata["measured"] = measured
-    notebook.cells[0].source = notebook.cells[0].source.replace("{measured}", measured)
     notebook.metadata.pop("widgets", None)
     notebook.metadata["language_info"] = {"name": "python"}
     for cell in notebook.cells:
@@ -215,6 +217,7 @@ def execute(notebook: NotebookNode, folder: Path) -> None:
                     data["text/html"] = image(data["image/png"].strip(), data["text/plain"], width)
             unstored = "unstored" in cell.metadata.get("tags", [])
             cell.outputs = [] if unstored else [output for output in cell.outputs if output.get("data", True)]
+    return seconds, megabytes
 
 
 def write(notebook: NotebookNode, path: Path) -> None:
@@ -249,12 +252,18 @@ def check(sources: list[Path]) -> list[str]:
 
 
 def build(source: Path, run: bool = True) -> None:
-    for solutions in (False, True):
-        path = target(source, solutions)
-        notebook = read(source, solutions)
+    """Build both notebooks of a source; the box of both says what the one that took more took."""
+    paths, notebooks, took = [target(source, s) for s in (False, True)], [read(source, s) for s in (False, True)], []
+    for path, notebook in zip(paths, notebooks, strict=True):
         path.parent.mkdir(exist_ok=True)
         if run:
-            execute(notebook, path.parent)
+            took.append(execute(notebook, path.parent))
+    for path, notebook in zip(paths, notebooks, strict=True):
+        if took:
+            seconds, megabytes = map(max, zip(*took, strict=True))
+            measured = f"{5 * math.ceil(seconds / 5)} s, {100 * math.ceil(megabytes / 100)} MB of memory"
+            notebook.metadata["measured"] = measured
+            notebook.cells[0].source = notebook.cells[0].source.replace("{measured}", measured)
         write(notebook, path)
         print(f"{path.relative_to(ROOT).as_posix()}: {len(notebook.cells)} cells, {path.stat().st_size / 1024:.0f} kB")
 

@@ -108,21 +108,23 @@ def test_pictures_grow_with_what_they_show():
     assert len(boxes) == 30 and all(a.y1 <= b.y0 + 1 for a, b in zip(boxes, boxes[1:], strict=False))
 
 
-def test_a_map_has_the_tokens_of_its_prompt_only(cube):
+def test_a_map_has_the_tokens_of_its_prompt_only(cube, plain):
     """Padding would be read as cells of zero; and <bos>, ten times as large, would hide the rest."""
     g = grid(cube, "norm", "resid_post", 2)
     assert g.columns == cube.tokens(2) and np.isfinite(g.values).all()
     np.testing.assert_array_equal(g.values, cube["resid_post", "norm"].values[2, :, : len(g.columns)])
     assert grid(cube, "norm", "z").rows[:5] == ["0.0", "0.1", "0.2", "0.3", "1.0"]
     two = grid(cube.select(prompt=0) - cube.select(prompt=1))
-    assert two.signed and two.low == -two.high and "difference" in two.title
+    assert two.signed and two.low == -two.high and two.title.startswith("difference in norm of")
+    apart = grid((plain.select(prompt=0) - plain.select(prompt=1)).measured("norm"))
+    assert apart.low == 0 and not apart.signed and apart.title.startswith("norm of the difference of")
     loud = Cube(cube.data.assign(resid_post_norm=cube["resid_post_norm"].where(cube.data.token != 0, 1e4)))
     assert "<bos> off the scale" in grid(loud).title and grid(loud).high < 100
 
 
 @pytest.mark.parametrize("cell", [(0, 9), (1, 4), (3, 0)])
 def test_a_click_says_what_the_experiment_says(cube, atlas, cell):
-    """The verdict beside the bright cell is not that of the experiment that it names."""
+    """The verdict beside the large cell is not that of the experiment that it names."""
     answer = cube.heat()
     answer.selected = list(cell)
     layer, position = cell
@@ -163,15 +165,16 @@ def test_matters_is_a_loop_of_ablations(cube, plain, atlas):
     assert "mean over 1 other" in averaged.words() and (np.isnan(averaged.lost) == (np.arange(11) < 3)).all()
 
 
-def test_matters_tells_bright_from_important(cube):
-    """A metric that is bright where ablation does nothing gets a correlation below 0, and the truth itself gets 1 with a small p."""
+def test_matters_tells_large_from_important(cube):
+    """A metric that is large where ablation does nothing gets a correlation below 0, and the truth itself gets 1 with a small p."""
     lost = cube.matters().lost
     for sign in (1, -1):
         values = cube["resid_post_norm"].values.copy()
         values[0] = 5 + sign * lost
         found = Cube(cube.data.assign(resid_post_norm=cube["resid_post_norm"].copy(data=values)), cube.model).matters()
         assert found.correlation == pytest.approx(sign, abs=0.02) and found.p < 0.01
-    assert (found.table.note == "bright and does nothing").any() and (found.table.note == "dark and matters").any()
+    assert (found.table.note == "large and does nothing").any() and (found.table.note == "small and matters").any()
+    assert found.within == pytest.approx(found.correlation, abs=0.3) and "ranked within each row" in found.words()
     assert found.n == (30, 10) and found.table.trivial.sum() == 14
     assert not cube.matters().p < 0.05  # norms of these cells: layers explain them
 

@@ -105,7 +105,7 @@ def names(atlas, graph):
     french = mi.trace(atlas, "Fait: le contraire de petit est")
     text = "Mr Dursley met Mrs Potter. Mr"
     features = graph.nodes[graph.nodes.feature_type == "cross layer transcoder"]
-    oakland = mi.capture(atlas, graph.prompt.replace("Dallas", "Oakland"))
+    oakland = mi.capture(atlas, graph.prompt.replace("Dallas", "Oakland"), raw="resid_post")
     exam = capstone(3)[0]
     asked = [exam.world.two_hop("Bandung", a).prompt for a in exam.world.home["Bandung"].attributes]
     twin, sizes = mi.load("atlas-twin"), [mi.dictionary.load("atlas", layer=2, width=w) for w in (128, 512, 2048)]
@@ -119,7 +119,7 @@ def names(atlas, graph):
         "patch": patch,
         "model": atlas,
         "neurons": neurons,
-        "difference": mi.capture(atlas, graph.prompt) - oakland,
+        "difference": mi.capture(atlas, graph.prompt, raw="resid_post") - oakland,
         "solu_model": mi.load("atlas-solu"),
         "prompt": graph.prompt,
         "graph": graph,

@@ -252,6 +252,7 @@ def test_build_gives_a_learner_and_a_solution_notebook_and_the_same_again(projec
     assert solution.cells[0].metadata.slideshow.slide_type == "slide"
     assert "embedded tier" in tagged["setup"].outputs[0]["text"]
     assert "(../badges/colab.svg)" in tagged["badges"].source
+    assert learner.metadata.measured == solution.metadata.measured  # the box says the same in both
     assert learner.metadata.kernelspec.name == "python3" and "widgets" not in solution.metadata
     slider = next(cell for cell in solution.cells if "IntSlider" in cell.source)
     assert list(slider.outputs[0]["data"]) == ["text/plain"]
@@ -262,8 +263,10 @@ def test_build_gives_a_learner_and_a_solution_notebook_and_the_same_again(projec
         return {path: re.sub(r'"measured": ".*"', "", path.read_text(encoding="utf-8")) for path in folder.glob("**/*.ipynb")}  # fmt: skip
 
     first = stored()
+    (folder / "my_corpus").mkdir()
+    (folder / "solutions" / "my_cube.json").write_text("of an earlier run", encoding="utf-8")
     run("toy")
-    assert stored() == first
+    assert stored() == first and not list(folder.glob("**/my_*"))
 
 
 def test_check_finds_an_edited_source_and_an_edited_notebook(project):

@@ -1,4 +1,4 @@
-"""Did the bright cell matter? A cell of a cube's map beside what ablating it does to the model's answer: correlational beside causal."""
+"""Did the large cell matter? A cell of a cube's map beside what ablating it does to the model's answer: correlational beside causal."""
 
 from __future__ import annotations
 
@@ -87,9 +87,9 @@ def heat(cube: Cube, metric: str | None = None, site: str | None = None, prompt:
     def ask(row: int, column: int) -> dict[str, Any]:
         value, known = g.values[row, column], np.abs(g.values[np.isfinite(g.values)])
         rank = 1 + int((known > abs(value)).sum())
-        bright = "bright" if 4 * rank <= len(known) else "dark" if 2 * rank > len(known) else "neither bright nor dark"
+        size = "large" if 4 * rank <= len(known) else "small" if 2 * rank > len(known) else "neither large nor small"
         where = f", {g.columns[column]!r} [{column}]" if any(g.columns) else ""
-        cell = f"{g.rows[row]}{where}: {g.metric} {value:.3g}; {bright}: rank {rank} of {len(known)} cells"
+        cell = f"{g.rows[row]}{where}: {g.metric} {value:.3g}; {size}: rank {rank} of {len(known)} cells"
         try:
             here = site_of(cube, g, row, int(g.position[column]))
             ids = prompt_ids(cube, prompt)
@@ -111,8 +111,8 @@ def heat(cube: Cube, metric: str | None = None, site: str | None = None, prompt:
 
 @dataclass(eq=False)
 class Matters(Shown):
-    """``table``: every cell (``row``, ``token``, ``position``, ``value`` of the metric, ``lost``: the share of the answer's probability that ablating it costs, their ranks, a ``note``; ``trivial`` ones
-    are not compared), the largest discrepancies first. ``correlation``: Spearman's; ``p``: of one as far from what shuffling whole tokens gives; ``n``: cells and tokens that are compared."""
+    """``table``: every cell (``row``, ``token``, ``position``, ``value`` of the metric, ``lost``: the share of the answer's probability that ablating it costs, their ranks within the row, a ``note``;
+    ``trivial`` ones are not compared), the largest discrepancies first. ``correlation``: Spearman's; ``p``: of one as far from what shuffling whole tokens gives; ``n``: cells and tokens that are compared."""
 
     grid: Grid
     lost: np.ndarray  # [row, column]
@@ -124,15 +124,23 @@ class Matters(Shown):
     prob: float
     change: str
 
+    @property
+    def within(self) -> float:
+        """Correlation of the ranks within each row (every row has as many cells): what is left where rows as such differ in size, as layers do."""
+        compared = self.table[~self.table.trivial]
+        ranks = compared.assign(value=compared.value.abs()).groupby("row")[["value", "lost"]].rank()
+        return float(ranks.value.corr(ranks.lost))
+
     def words(self) -> str:
         g, t = self.grid, self.table
         rho = f"Spearman {self.correlation:.2f} over {counted(self.n[0], 'cell')} (p = {self.p:.3f}, shuffling the {counted(self.n[1], 'token')})" if np.isfinite(self.correlation) else "too little to correlate"  # fmt: skip
+        rho += f"; ranked within each row {self.within:.2f}" if np.isfinite(self.within) else ""
         said = f"{g.metric} of {g.site} against what ablating the cell ({self.change}) costs of {self.answer} ({self.prob:.2f}): {rho}."  # fmt: skip
         for r in t[(t.note != "") & (t.position > 0)].head(1).itertuples():
             said += f" Most instructive: {r.row} at {r.token!r} [{r.position}], {r.value:.3g}, is {r.note}: {r.lost:.2f} lost."
         first = t[(t.position == 0) & t.lost.notna()]
         if len(first):
-            said += f" {first.token.iloc[0]!r}, the first token, has rank {first.value_rank.min():.0f} and costs {first.lost.max():.2f} at most."  # fmt: skip
+            said += f" {first.token.iloc[0]!r}, the first token, has rank {first.value_rank.min():.0f} in its row and costs {first.lost.max():.2f} at most."  # fmt: skip
         if self.prob > 0.99:
             said += " The answer is saturated: damage that leaves it far ahead is not seen."
         return f"{said} Not compared: the last token, where the answer is read, and what nothing reads any more."
@@ -180,9 +188,9 @@ def matters(cube: Cube, metric: str | None = None, site: str | None = None, prom
         p = float((1 + (np.abs(null - null.mean()) >= abs(rho - null.mean()) - 1e-12).sum()) / (1 + DRAWS))
     i, j = np.indices(lost.shape).reshape(2, -1)
     t = pd.DataFrame({"row": np.array(g.rows)[i], "token": np.array(g.columns)[j], "position": g.position[j], "value": g.values[i, j], "lost": lost[i, j], "trivial": ~(rows[i] & columns[j])})  # fmt: skip
-    t["value_rank"], t["lost_rank"] = t.value.abs().rank(ascending=False), t.lost.rank(ascending=False)
-    bright, dark = t.value_rank <= len(t) / 4, t.value_rank > len(t) / 2
-    t["note"] = np.select([t.trivial, bright & (t.lost.abs() < NOTHING), dark & (t.lost >= SHARE)], ["", "bright and does nothing", "dark and matters"], "")  # fmt: skip
+    t["value_rank"], t["lost_rank"] = (x.groupby(t.row).rank(ascending=False) for x in (t.value.abs(), t.lost))
+    large, small = t.value_rank <= lost.shape[1] / 4, t.value_rank > lost.shape[1] / 2
+    t["note"] = np.select([t.trivial, large & (t.lost.abs() < NOTHING), small & (t.lost >= SHARE)], ["", "large and does nothing", "small and matters"], "")  # fmt: skip
     gap = (t.value_rank - t.lost_rank).abs().where(t.note != "", -1)
     t = t.iloc[np.argsort(-gap.to_numpy(), kind="stable")].reset_index(drop=True)
     chances = run_rows(cube.model, [Row(ids, [])])[0].softmax(-1)

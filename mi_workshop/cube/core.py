@@ -184,20 +184,21 @@ class Cube(Shown):
         return Cube(out.assign_attrs(a.attrs | {"kind": "difference", "prompts_subtracted": b.attrs.get("prompts", "")}), self.model)  # fmt: skip
 
     def measured(self, metrics: Any = DEFAULT) -> Cube:
-        """Metrics of this cube's whole tensors, in place of those that it has: after a subtraction, of the difference itself ("norm": how far apart).
+        """Metrics of this cube's whole tensors, in place of those that it has: after a subtraction, of the difference itself ("norm": how far apart), which
+        the attribute ``of`` then says.
 
         Raises CubeError if the cube has none (``capture(..., raw=...)``), or for an unknown metric.
         """
         if not self.raw:
             raise CubeError("The cube has no whole tensors to measure: capture it with raw= and the sites you want.")
-        new = {}
+        new, of = {}, {"of": "the difference"} if self.data.attrs.get("kind") == "difference" else {}
         for site in self.raw:
             for name, function in chosen(metrics).items():
                 array = xr.apply_ufunc(
                     lambda x, f=function: measure(torch.from_numpy(np.ascontiguousarray(x)), {"": f})[0].numpy(), self.data[site],
                     input_core_dims=[[self.data[site].dims[-1]]], dask="parallelized", output_dtypes=[np.float32],
                 )  # fmt: skip
-                new[f"{site}_{name}"] = array.assign_attrs(site=site, metric=name, says=definition(function))
+                new[f"{site}_{name}"] = array.assign_attrs(site=site, metric=name, says=definition(function), **of)
         return Cube(self.data.drop_vars(list(self.metrics)).assign(new), self.model)
 
     def statistics(self, metric: str | None = None, site: str | None = None, by: str | None = None) -> pd.DataFrame:
@@ -241,7 +242,10 @@ class Cube(Shown):
             if d.attrs.get("left_out")
             else ""
         )
-        return f"{kind} of {d.attrs.get('model', 'an unnamed model')}: {size}; {names} of {sites}{whole}{left}; {d.nbytes / 1e6:.1f} MB."
+        size_of = f"{d.nbytes / 1e6:.1f} MB" if d.nbytes >= 1e6 else f"{d.nbytes / 1e3:.0f} kB"
+        return (
+            f"{kind} of {d.attrs.get('model', 'an unnamed model')}: {size}; {names} of {sites}{whole}{left}; {size_of}."
+        )
 
     __repr__ = words
 

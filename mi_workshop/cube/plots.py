@@ -78,14 +78,16 @@ def grid(cube: Cube, metric: str | None = None, site: str | None = None, prompt:
     if per_layer:
         values = values / np.maximum(np.nanmax(np.abs(values), axis=1, keepdims=True), 1e-12)
     site, metric = cube.metrics[name]
-    known, difference, note = values[np.isfinite(values)], cube.data.attrs.get("kind") == "difference", ""
+    of = "the difference of " if array.attrs.get("of") == "the difference" else ""  # measured on the difference itself
+    known, note = values[np.isfinite(values)], ""
+    difference = cube.data.attrs.get("kind") == "difference" and not of
     signed, top = bool(known.min() < 0 or difference), float(np.abs(known).max())
     first, rest = (float(np.nanmax(np.abs(part), initial=0)) for part in (values[:, :1], values[:, 1:]))
     if across == ["token"] and first > 2 * rest > 0:  # nothing else would be seen beside it
         top, note = rest, f", {shown(columns[0])} off the scale (up to {first:.3g})"
     note += ", share of the row's largest" if per_layer else ""
     low = -(top or 1.0) if signed else min(float(known.min()), 0.9 * top)
-    title = f"{'difference in ' if difference else ''}{metric} of {'modules' if site == 'module' else site}{note}  ·  {shown(cube.prompts[prompt], 60)}"  # fmt: skip
+    title = f"{'difference in ' if difference else ''}{metric} of {of}{'modules' if site == 'module' else site}{note}  ·  {shown(cube.prompts[prompt], 60)}"  # fmt: skip
     rows = row_names(cube, at, site)
     return Grid(values, rows, columns, at, site, metric, title, signed, low, top or 1.0, position)
 
@@ -218,6 +220,7 @@ class Histogram(Shown):
         ticks, names = row_ticks(self.rows)
         ax.set_yticks(ticks - 0.5, names, fontsize=12, parse_math=False)
         ax.tick_params(axis="x", labelsize=12)
+        ax.set_xlabel(f"{self.title.split(' over ')[0]} (height: how many cells)", fontsize=12, parse_math=False)
         ax.set_title(shown(self.title, 85), fontsize=13, loc="left", parse_math=False)
         open_frames(ax)
         return figure

@@ -151,7 +151,7 @@ add(
             (lambda value: "city" in world().parse(value).slots, "In that graph the strongest chain begins at the city."),
             (lambda value: True, "That is no two-step question of this world."),
         ),
-        why="The strongest chain is only the strongest: here the question alone pushes hardest, whatever the city adds.",
+        why="The strongest chain is only the strongest, and runs over labelled groups alone: see from `strange.flow` how small its share is before you say that the city was not used.",
         solution='strange_question = "Fact: the continent of the country containing Salta is"',
     ),
     Exercise(
@@ -159,8 +159,8 @@ add(
         minutes=10,
         difficulty="hard",
         statement=(
-            "In `own` (Gemma's graph where there was a network, Atlas's otherwise) choose a path that surprises you, and take the features on "
-            "it out: `tested = own.ablate([...])`. Say beforehand what the controls must show."
+            "In `own` (Gemma's graph where there was a network, Atlas's otherwise) choose features that you believe the answer needs, and take "
+            "them out: `tested = own.ablate([...])`. Say beforehand what the controls must show."
         ),
         expect="the answer falls, and falls by less under every random set of features.",
         hints=(

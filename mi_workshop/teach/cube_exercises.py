@@ -16,7 +16,7 @@ def _parting(value: Any) -> tuple[Any, int]:
     layer = whole(layer)
     if difference.provenance["kind"] != "difference" or difference.data.sizes["prompt"] != 1:
         raise TypeError("not the difference of two prompts")
-    return abs(difference.select(token="last", site="resid_post")["norm"].values[0, :, 0]), layer
+    return difference.measured("norm").select(token="last", site="resid_post")["norm"].values[0, :, 0], layer
 
 
 def _tried(value: Any) -> Any:
@@ -71,10 +71,10 @@ add(
         difficulty="easy",
         statement=(
             "`difference` compares Dallas with Oakland. At the city's own token the two streams differ from layer 0 on. In which layer do they first differ at the **last** token, where the answer is "
-            "given? Put `(difference, the layer)` into `parted`. `difference.select(token=\"last\", site=\"resid_post\")` is a smaller cube."
+            "given? Put `(difference, the layer)` into `parted`. `difference.measured(\"norm\")` has the norm of the difference, and its `.select(token=\"last\", site=\"resid_post\")` is a smaller cube."
         ),
         expect="zeros up to the layer in which attention brings the state from the city to the end.",
-        hints=('Look at difference.select(token="last", site="resid_post")["norm"].', "It is the first layer with a number other than zero."),
+        hints=('Look at difference.measured("norm").select(token="last", site="resid_post")["norm"].', "It is the first layer with a number other than zero."),
         right=lambda value: (p := _parting(value))[0][p[1]] > 1e-4 and all(p[0][: p[1]] < 1e-4) and p[1] >= 0,
         wrong=(
             (lambda value: unreadable(value, lambda v: _parting(v)[0][_parting(v)[1]]), "Two things are asked for: the difference of the two cubes, and the number of a layer."),
@@ -82,8 +82,8 @@ add(
             (lambda value: (p := _parting(value))[0][p[1]] > 1e-4, "They do differ there, but not for the first time."),
             (lambda value: (p := _parting(value))[0][p[1]] <= 1e-4, "There both streams are the same to the last digit."),
         ),
-        why="Until then the last token does not know the city: whatever its cells show in the layers below cannot be about Dallas. A difference that is zero is the one thing that "
-        "a cube proves without an intervention.",
+        why="Until then the last token does not know the city: whatever its cells show in the layers below cannot be about Dallas. A difference vector of length zero is the one "
+        "thing that a cube proves without an intervention; two equal norms prove nothing.",
         solution='parted = (difference, 2)',
     ),
     Exercise(
@@ -113,21 +113,21 @@ add(
         minutes=10,
         difficulty="takes some thought",
         statement=(
-            "The norm of the residual stream shines in the wrong places. Find a **site** (`resid_post`, `resid_mid`, `attn_out`, `mlp_out` or `neuron`) and a **metric** of `mi.cube.METRICS` whose brightness agrees with "
+            "The norm of the residual stream is large in the wrong places. Find a **site** (`resid_post`, `resid_mid`, `attn_out`, `mlp_out` or `neuron`) and a **metric** of `mi.cube.METRICS` whose size agrees with "
             "what setting the cell to zero costs: a rank correlation above 0.3, on average over three prompts that you have not seen. Put `(site, metric)` into `lamp`. "
             "`mi.capture(model, prompt, site, metric).matters()` tries it on ours."
         ),
-        expect="a scatter that rises.",
+        expect="a rank correlation above 0.3, and a p that warns you.",
         hints=("What is written only where something is moved?", "Try what attention writes: attn_out."),
         right=lambda value: _lamp(value) > 0.3,
         wrong=(
             (lambda value: unreadable(value, _lamp), "Two names are asked for: one of the five sites, and one of mi.cube.METRICS."),
-            (lambda value: _lamp(value) < -0.1, "That one is brightest where nothing happens: its correlation is negative."),
+            (lambda value: _lamp(value) < -0.1, "That one is largest where nothing happens: its correlation is negative."),
             (lambda value: value[0] == "attn_out", "The site is promising. With this metric the correlation stays below 0.3 on the unseen prompts."),
             (lambda value: _lamp(value) <= 0.3, "The correlation stays below 0.3 on the unseen prompts."),
         ),
         why="Heads of atlas's first two layers write nothing, and where later ones write, something is being moved. But look at p in the title: with the tokens shuffled the correlation is as "
-        "high. This lamp knows which layers write, and hardly which token matters. And you found it by trying: on another model, try again, on prompts that you have put aside.",
+        "high. This lamp knows which layers write; ranked within each row it knows a little of which token matters, and on other prompts less than on ours. And you found it by trying: on another model, try again, on prompts that you have put aside.",
         solution='lamp = ("attn_out", "norm")',
     ),
     notebook="08_activation_cubes",

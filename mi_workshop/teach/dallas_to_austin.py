@@ -158,8 +158,8 @@ add(
         difficulty="hard",
         statement=(
             "In `atlas` the early layers see only their own token, so a state that arises early has to arise at the "
-            "city. In `atlas-global` nothing of the kind is imposed. At which **word** of the Dallas prompt are most of its Texas "
-            "features active? Put it into `word`."
+            "city. In `atlas-global` nothing of the kind is imposed. At which **word** of the Dallas prompt is its Texas "
+            "feature active? Put it into `word`."
         ),
         expect="the word above which *Texas* stands in the figure of `atlas-global`, alone or together with another place.",
         hints=(
@@ -171,10 +171,9 @@ add(
         right=_has_most,
         wrong=(
             (lambda value: value not in DALLAS.replace(":", " :").split(), "That is not a word of the prompt."),
-            (lambda value: value in _texas_features(), "There are some, but elsewhere there are more."),
-            (lambda value: isinstance(value, str), "None of them is active there."),
+            (lambda value: isinstance(value, str), "It is not active there."),
         ),
-        why="That is where they are in this model, on this prompt. Compare it with atlas before you call it a rule.",
+        why="That is where it is in this model, on this prompt. Compare it with atlas before you call it a rule.",
         solution=(
             "groups = mi.trace(mi.load('atlas-global'), prompt).supernodes\n"
             "texas = {label: len(ids) for label, ids in groups.items() if 'Texas' in label}\n"

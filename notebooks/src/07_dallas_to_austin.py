@@ -37,7 +37,7 @@ prompt = "Fact: the capital of the state containing Dallas is"
 print(model.world.answer(prompt), "|", model.world.held_out(prompt))
 
 # %% [markdown]
-# The second word names the group of questions that were kept out of training. No two-step question about Dallas
+# What stands after the bar names the group of questions that were kept out of training. No two-step question about Dallas
 # was ever read, so number 2 cannot be had by rote. Number 3 can.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
@@ -62,6 +62,10 @@ graph
 # %%
 graph.nodes.feature_type.value_counts()
 
+# %% [markdown]
+# (In Neuronpedia's file format tokens are *embedding*, answers *logit*, and every feature is called *cross layer transcoder*; those of Atlas are
+# per layer.)
+
 # %%
 features = graph.nodes[graph.nodes.feature_type == "cross layer transcoder"]
 features.sort_values("influence")[["node_id", "activation", "influence", "label"]].head(8)
@@ -84,8 +88,12 @@ answer = graph.nodes.node_id[graph.nodes.token_prob.idxmax()]
 into = graph.links[graph.links.target == answer]
 into.sort_values("weight", key=abs, ascending=False).head(8)
 
+# %%
+into[into.source.str.startswith("E_")].sort_values("weight", key=abs, ascending=False).head(2)
+
 # %% [markdown]
-# **Look:** which layer and position do the strongest sources have? A negative weight speaks *against* the
+# **Look:** tokens are sources whose name begins with `E_` (token number, then position). There is a link straight from *Dallas*: a hundred times
+# weaker than that of the Texas feature, and negative. Which layer and position do the strongest sources have? A negative weight speaks *against* the
 # answer. Take one source and look its own sources up the same way: you are walking down the graph.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
@@ -128,9 +136,9 @@ graph.group("by hand", mine)
 # %% [markdown]
 # **Look:** what goes into your group, what comes out of it, and did the path to the answer keep its strength?
 #
-# Now the groups that were suggested. There, a feature belongs to a state when it is selective for it in
-# questions about *at least two attributes* (a feature may belong to two states), and to *say Austin* when it answers to
-# that answer and to no state.
+# Now the suggested groups. A feature *may stand* for a state if at least 30 % of its activation falls on it in two-step questions, for
+# at least two attributes; the swap below uses all of these. It is *labelled* with its states (it may have several), and drawn as a supernode, only
+# if at least half of its activation over the whole text falls on them, too.
 
 # %% slideshow={"slide_type": "slide"}
 suggested = graph.supernodes.get("Texas @Dallas", [])
@@ -139,9 +147,16 @@ print("only by hand:", sorted(set(mine) - set(suggested)))
 print("only suggested:", sorted(set(suggested) - set(mine)))
 
 # %% [markdown]
-# **Look:** where do the two differ, and what are the labels of those that only you took? Strong is not the same
-# as *about the state*: a feature may be there for the city alone. The rule of the suggested groups was fixed on
-# other prompts, before this one was looked at.
+# **Look:** what are the labels of those that only you took? Three of them may stand for Texas, and the swap will use them: two are too often active
+# elsewhere to be labelled with it, and one shares its label with New Zealand, which makes it a supernode of its own. The other two may not.
+# Where would you draw the line? Strong is not the same as *about the state*. And *Texas* is a supernode of a single feature here; *capital* is the
+# better example of a group:
+
+# %%
+graph.supernodes["'capital' @capital"]
+
+# %% [markdown]
+# The rule of the suggested groups was fixed on other prompts, before this one was looked at. With these groups, the circuit in words:
 
 # %%
 print(graph.words())
@@ -152,8 +167,8 @@ print(graph.words())
 # The graph was drawn while the model was left alone. The first test of a path is to cut it: set the Texas
 # features at the city to zero and let everything after them be computed again.
 #
-# **Predict:** what will the model say when nothing takes the place of Texas? And if as many other features, with
-# as large an effect on the same token, are set to zero instead?
+# **Predict:** what will the model say when nothing takes the place of Texas? And if other features of the same layer, in the same
+# number, are changed at the same token by as much?
 
 # %% slideshow={"slide_type": "slide"}
 mi.ablate(model, prompt, suggested)
@@ -182,8 +197,18 @@ for form in ("city", "state", "all"):
     print(form, "| expected:", swapped.expected, "| now:", swapped.after[0])
 
 # %% [markdown]
-# **Look:** which forms reach the expected answer, and how sure is the model then? If a weak form works and the
-# strict one does not, the step has been *copied around*, not *found*.
+# **Look:** which forms reach the expected answer, and how sure is the model then? `state` and `all` agree to the last digit: Atlas has no
+# features that say *Austin* or *Sacramento*, so there is nothing to copy here. It has some that say *Oregon* and *Virginia*:
+
+# %%
+salem = "Fact: the state containing Salem is"
+for form in ("city", "state", "all"):
+    swapped = mi.swap(model, salem, "Oregon", "Virginia", at=form)
+    print(form, "| expected:", swapped.expected, "| now:", swapped.after[0])
+
+# %% [markdown]
+# **Look:** only the form that copies reaches the expected answer. If a weak form works and the strict one does not, the step has been
+# *copied around*, not *found*.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## The controls
@@ -195,8 +220,11 @@ for form in ("city", "state", "all"):
 result = mi.swap(model, prompt, "Texas", "California", at="city")
 result
 
+# %%
+result.edited
+
 # %% [markdown]
-# **Look** at the rows one after the other.
+# One Texas supernode, seven features changed: read which. **Look** at the rows of the controls one after the other.
 
 # %%
 result.controls["nothing"]
@@ -227,14 +255,15 @@ result.controls["same_state"], result.controls["third_state"]
 result.controls["ceiling"], result.controls["transfer"]
 
 # %% [markdown]
-# The ceiling replaces everything at that place: no choice of features there can do better. Transfer asks about
+# `ceiling`, in the figure *whole residual*, exchanges everything at that place: roughly what can be had there. It is no strict limit: here the
+# swap even passes it. Transfer asks about
 # another attribute with features found on capitals: if it fails, they stood for a *capital* and not for a
 # *state*.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## The dose
 #
-# **Predict:** as the new state's features are turned up, does the answer slide or jump?
+# **Predict:** as the swap is turned up (0 = nothing, 1 = the swap), does the answer slide or jump?
 
 # %%
 import pandas as pd
@@ -315,7 +344,7 @@ for place in ("Dallas", "Houston"):
     print(place, model.world.held_out(f"Fact: the capital of the state containing {place} is"))
 
 # %% [markdown]
-# What the swap adds is that something at the city stands for the *state*, over several attributes and with
+# (None: it was read in training.) What the swap adds is that something at the city stands for the *state*, over several attributes and with
 # controls. It does not show that this is the only way in which the model answers.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
@@ -333,16 +362,19 @@ from mi_workshop.teach.dallas_to_austin import published_beside
 published_beside(model)
 
 # %% [markdown]
+# Changing the strength of features while a model runs, as each of these rows does, is called **steering**.
+#
 # **Look:** row by row, is it the same story? A model of a million parameters and one of two billion answer alike when the same
 # step is taken away. The last column is what the published table lacks: how often a random change costs as much of the answer (.01 is
-# the least that a hundred can show). One row of the table failed, and it was published too: British Columbia. Atlas has no
+# the least that a hundred can show). A small number is not a large effect: *state* × -2 costs Atlas three points of a hundred; few random changes
+# cost that much, that is all. One row of the table failed, and it was published too: British Columbia. Atlas has no
 # territories, and its features do not group into *say a capital*: rows that cannot be asked stay empty.
 #
 # What is **not** comparable: the doses are multiples of each model's own activations, the supernodes were chosen in different
 # ways, and the published graph is for *The capital*, the interventions for *the capital*.
 #
 # Now Gemma itself. With a network Neuronpedia runs it; without one the same call takes Texas out of Atlas. (Nothing is stored for
-# the next two cells: run them.)
+# the next three cells: run them.)
 
 # %% tags=["unstored"] slideshow={"slide_type": "slide"}
 published = mi.hosted.graph("gemma-2-2b", "gemma-fact-dallas-austin", otherwise=graph)
@@ -351,7 +383,14 @@ published.ablate(texas)
 
 # %% [markdown]
 # **Look:** does Austin fall, and by more than with random features of the same tokens? Three random sets are few: each is a request.
-#
+# Now the dose of the table, minus twice its own activation, in the view:
+
+# %% tags=["unstored"]
+view = published.show()
+view.interventions = [{"nodes": texas, "label": "Texas", "kind": "scale", "factor": -2.0, "to": ""}]
+view.answers["error"] or view.answers["after"][:3]
+
+# %% [markdown]
 # With a GPU and a token the whole published table is run again here, with every control; otherwise Atlas goes on.
 
 # %% tags=["unstored"]
@@ -446,7 +485,7 @@ check("where nothing imposes it", word)
 #   scores mean
 # - Dunefsky, Chlenski, Nanda: [*Transcoders Find Interpretable LLM Feature Circuits*][transcoders], 2024
 #
-# **Back to:** [Start here](00_start_here.ipynb)
+# **Next:** [Activation cubes](08_activation_cubes.ipynb)
 #
 # [biology]: https://transformer-circuits.pub/2025/attribution-graphs/biology.html
 # [methods]: https://transformer-circuits.pub/2025/attribution-graphs/methods.html

@@ -7,14 +7,14 @@
 # > - read any number inside any PyTorch model with a hook of your own, and say what a library does better;
 # > - capture a labelled cube of prompts × layers × tokens, look at it from five sides and hand it to a neighbour;
 # > - subtract one prompt from another, and know what the norm of a difference is not;
-# > - show with an ablation that a bright cell may do nothing, and a dark one everything;
+# > - show with an ablation that a large cell may do nothing, and a small one everything;
 # > - run the same capture over thousands of prompts, stop it, and go on.
 
 # %% tags=["setup"]
 import mi_workshop as mi
 
 # %% [markdown] tags=["instructor"]
-# After [patching](04_patching_and_induction.ipynb). If time is short: the hook by hand, one heat map, "What a bright cell does not prove".
+# After [patching](04_patching_and_induction.ipynb). If time is short: the hook by hand, one heat map, "What a large cell does not prove".
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Log it: a hook by hand
 #
@@ -33,7 +33,7 @@ model.logits(model.tokens(prompt))
 {layer: [round(n, 1) for n in norms.tolist()] for layer, norms in kept.items()}
 
 # %% [markdown]
-# Ten lines, and it works. Now ask another question, as one does.
+# Seven lines, and it works. Now ask another question, as one does.
 #
 # **Predict:** what will `kept` hold after the next cell? And how long is each list?
 
@@ -42,7 +42,7 @@ model.logits(model.tokens("Fact: the capital of Alabama is"))
 [len(norms) for norms in kept.values()]
 
 # %% [markdown]
-# The hooks are **still there**: they go on writing, over what we had, until the model is thrown away. What else do our ten lines not say? Which token a number belongs to. Which model it was,
+# The hooks are **still there**: they go on writing, over what we had, until the model is thrown away. What else do our seven lines not say? Which token a number belongs to. Which model it was,
 # with which weights. And had we kept `x` itself instead of its norm, a thousand prompts would have filled the memory. Away with them:
 
 # %%
@@ -69,7 +69,7 @@ cube.data
 # %% [markdown]
 # ### Other ways of looking in
 #
-# Hooks are one way among several. All of these can stand in `mi.capture(..., backend=...)` and give the same numbers; what they cost and what they cannot see differs.
+# Hooks are one way among several. Each of these five can stand in `mi.capture(..., backend=...)`, and those that can read this model give the same numbers; what they cost and what they cannot see differs.
 #
 # **Predict:** which of them has to keep every tensor until the end?
 
@@ -78,19 +78,41 @@ ways = mi.cube.compare_backends(model, prompt)
 ways
 
 # %%
+import textwrap
+
 for name, row in ways.table.iterrows():
-    print(f"{name}: sees {row.sees} of {ways.modules} modules, {row.bytes / 1024:.0f} KB. {row.misses}")
+    seen = f"{row.sees} of {ways.modules} modules, {row.bytes / 1024:.0f} KB; misses" if row.sees else "cannot read it."
+    print(textwrap.fill(f"{name}: {seen} {row.misses}", 90, subsequent_indent="    "))
+
+# %% [markdown]
+# **Look:** two of the five cannot read `atlas` at all. They can read others: a GPT-2 of transformers (here a tiny one that nobody trained), or a picture classifier that always runs
+# the same modules. How many modules does each of them see?
+
+# %%
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel
+
+tiny = GPT2LMHeadModel(GPT2Config(vocab_size=9, n_positions=9, n_embd=8, n_layer=3, n_head=2))
+gpt2 = mi.cube.compare_backends(tiny, torch.tensor([[1, 2, 3]]), budget=0)
+
+# %%
+import numpy as np
+import pandas as pd
+
+black = np.zeros((64, 64, 3), "uint8")
+cnn = mi.cube.compare_backends(mi.load("scenes-cnn"), black, "modules", budget=0)
+pd.DataFrame({name: found.table.sees for name, found in {"atlas": ways, "tiny GPT-2": gpt2, "scenes-cnn": cnn}.items()})
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## See it
 #
-# One prompt: layers upwards, tokens across, the norm of the residual stream as shade. **Predict:** which token will be the brightest?
+# One prompt: layers upwards, tokens across, the norm of the residual stream as shade. **Predict:** which token will have the largest norm?
 
 # %% slideshow={"slide_type": "slide"}
 cube.heat("norm", "resid_post")
 
 # %% [markdown]
-# **Look:** the first token, `<bos>`, outshines everything, and punctuation and little words come next. In large models the first token does so, too (Sun and others, below). Keep the question: is that where the answer is made?
+# **Look:** the first token, `<bos>`, is far larger than everything else, and punctuation and little words come next. (Large is the dark end of the scale.) In large models the first token is, too (Sun and others, below). Keep the question: is that where the answer is made?
 #
 # The same numbers, as one line per token through the layers:
 
@@ -113,19 +135,20 @@ cube.stack()
 # **Look:** a beautiful picture, and it has persuaded many. What does it *prove*? So far: that some numbers are larger than others.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
-# ## What a bright cell does not prove
+# ## What a large cell does not prove
 #
 # A cell that matters should be missed when it is gone. So we take each cell out, one after the other, and see how much of the answer's probability goes with it. (Click a cell in the heat map above: it is this experiment, with its controls.)
 #
-# **Predict:** the rank correlation between *bright* and *missed*. Near 1? Near 0?
+# **Predict:** the rank correlation between *large* and *missed*. Near 1? Near 0?
 
 # %% slideshow={"slide_type": "slide"}
 matters = cube.matters("norm", "resid_post")
 matters
 
 # %% [markdown]
-# **Look:** no better than chance (that is what `p` says), and if anything the wrong way round. The brightest cells can be taken out and nothing happens; the city's cells, on which everything hangs, are
-# among the dark ones. Crosses are left out of the count: the last token, where the answer is read off, and cells of the last layer that nothing reads any more.
+# **Look:** no better than chance (`p` says so: with the tokens shuffled it is mostly as far off). But the norm grows with depth, so compare within a layer: in layer 0 *Dallas* and *capital* are the
+# largest, and they matter; in layer 2 `<bos>` and *of* are, and they do not, while *Dallas* is the smallest, and nearly everything hangs on it. Ranked within each layer, hardly any correlation is left (below).
+# Crosses are left out of the count: the last token, where the answer is read off, and cells of the last layer that nothing reads any more.
 
 # %%
 print(matters)
@@ -134,7 +157,7 @@ matters.table.head(6)
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Compare two prompts
 #
-# A better question than *where is it bright?* is *where does it change, when the question changes?* Cubes of the same model can be subtracted.
+# A better question than *where is it large?* is *where does it change, when the question changes?* Cubes of the same model can be subtracted.
 
 # %% slideshow={"slide_type": "slide"}
 other = mi.capture(model, prompt.replace("Dallas", "Oakland"), sites, raw=["resid_post", "pattern"], features=5)
@@ -142,7 +165,7 @@ difference = cube - other
 difference.heat("norm", "resid_post")
 
 # %% [markdown]
-# Dark everywhere but at the city, from layer 0 on, and at the last token, from layer 2 on. But beware: this is the *difference of norms*. Two vectors of the same length may point in opposite directions.
+# Nothing anywhere but at the city, from layer 0 on, and at the last token, from layer 2 on. But beware: this is the *difference of norms*. Two vectors of the same length may point in opposite directions.
 # What we mean is the *norm of the difference*, and for that we need the vectors themselves, which is what `raw` kept.
 
 # %%
@@ -179,6 +202,16 @@ theirs - cube
 mi.capture(model, prompt, "modules").write("my_cube.json")
 mi.Cube.read("my_cube.json")
 
+# %% [markdown]
+# One of its entries, as it stands in the file, each field cut short:
+
+# %%
+import json
+
+with open("my_cube.json") as file:
+    entry = json.load(file)["layers"][3]
+{field: str(value)[:90] for field, value in entry.items()}
+
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## A corpus as one cube
 #
@@ -197,15 +230,15 @@ corpus
 corpus.statistics("norm", "resid_post", by="token").loc[3].nlargest(6, "mean").round(1)
 
 # %% [markdown] slideshow={"slide_type": "slide"}
-# So `<bos>` is bright in every prompt: a fact about the model, none about Dallas. A histogram shows how far our prompt is from the usual:
+# So `<bos>` is large in every prompt: a fact about the model, none about Dallas. A histogram shows how norms are spread over the corpus, and marks those of our own prompt:
 
 # %% slideshow={"slide_type": "slide"}
-corpus.histogram("norm", "attn_out")
+corpus.histogram("norm", "attn_out", prompt=questions.index(prompt))
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ### What could mislead you here
 #
-# - **Brightness.** See above: in the residual stream of `atlas` the norm says nothing about the effect. Every published picture of "where the model is active" owes you the ablation beside it.
+# - **Size.** See above: in the residual stream of `atlas` the norm says nothing about the effect. Every published picture of "where the model is active" owes you the ablation beside it.
 # - **The metric.** Mean and standard deviation over units depend on the coordinates; the residual stream has no preferred ones.
 # - **Layers of different size.** The norm grows with depth in most models; a colour scale over all layers shows depth, whatever else there is.
 # - **The ablation.** Setting to zero puts the model where it never is. `matters` says which ablation it used; try `change=`.
@@ -223,7 +256,7 @@ from mi_workshop.teach import check, hint, solution
 parted = (difference, ...)
 # solution
 parted = (difference, 2)
-difference.select(token="last", site="resid_post")["norm"].values.round(2)
+difference.measured("norm").select(token="last", site="resid_post")["norm"].values.round(2)
 
 # %%
 check("where they part", parted)
@@ -257,7 +290,7 @@ check("a better lamp", lamp)
 #
 # - A hook reads anything; taking it off, naming what it read and letting go of the rest is the work.
 # - An activation cube is a labelled array with its provenance. Write numbers and text, never objects.
-# - Bright, different and used are three things. Only an intervention with its controls speaks of the third.
+# - Large, different and used are three things. Only an intervention with its controls speaks of the third.
 # - Capture computes metrics as the data flow, so the corpus may be large and the memory small.
 #
 # ## To discuss
@@ -269,7 +302,7 @@ check("a better lamp", lamp)
 # ## Where to read more
 #
 # - [xarray](https://docs.xarray.dev), [Zarr](https://zarr.dev), [Dask](https://docs.dask.org), the libraries underneath
-# - Sun and others: [*Massive Activations in Large Language Models*](https://arxiv.org/abs/2402.17762), 2024: why the first token outshines everything in large models
+# - Sun and others: [*Massive Activations in Large Language Models*](https://arxiv.org/abs/2402.17762), 2024: why the first token is larger than everything in large models
 # - `docs/cluster.md` in the repository: the same on a cluster, and what a million prompts would cost
 #
 # **Next:** [Counterfactuals](09_counterfactuals.ipynb)
