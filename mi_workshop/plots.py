@@ -376,13 +376,13 @@ def draw_report(report: Report) -> Figure:
 
 # ------------------------------------------------------------------- showing
 def png(figure: Figure, dpi: int = 80) -> bytes:
-    """A small PNG, so that stored notebooks stay light: 32 colours for a drawing, 64 with a picture or a colour scale in it."""
+    """A small PNG, so that stored notebooks stay light: 32 colours for a drawing, 48 with a picture or a colour scale in it."""
     mapped = [shown.get_array() for ax in figure.axes for shown in (*ax.images, *ax.collections)]
     dims = [np.ndim(array) for array in mapped if array is not None]
     drawn, out = io.BytesIO(), io.BytesIO()
     figure.savefig(drawn, format="png", dpi=dpi, pil_kwargs={"compress_level": 1})
     image = Image.open(drawn).convert("RGB")
-    image.quantize(64 if dims else 32, kmeans=1).save(out, format="png", optimize=True)
+    image.quantize(48 if dims else 32, kmeans=1).save(out, format="png", optimize=True)
     return out.getvalue()
 
 
