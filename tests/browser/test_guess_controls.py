@@ -19,7 +19,7 @@ def test_a_round_with_the_mouse(lab, artifacts):
         (stored,) = page.evaluate(CELLS)[1]["outputs"]
         assert {"image/png", "text/plain"} < set(stored["data"])
         game = page.locator(".jp-CodeCell .jp-Cell-outputWrapper").nth(1)
-        game.get_by_text("Unit 1 of 1").wait_for()
+        game.get_by_text("Unit 1 of 1").first.wait_for()
         player, concept, guess = (game.get_by_role("combobox").nth(0), game.get_by_role("combobox").nth(1), game.get_by_role("textbox").last)  # fmt: skip
         player.fill("table <b>3")
         player.press("Tab")
@@ -30,7 +30,7 @@ def test_a_round_with_the_mouse(lab, artifacts):
             "Array.from(document.querySelectorAll('input')).some(i => i.value === 'a place in Europe')"
         )
         game.get_by_role("button", name="Guess", exact=True).click()
-        game.get_by_text("Put down for table <b>3: a place in Europe.").wait_for()
+        game.get_by_text("Put down for table <b>3: a place in Europe.").first.wait_for()
         assert guess.input_value() == ""
         game.get_by_role("button", name="Show weak activations").click()
         game.get_by_text("silent").first.wait_for()

@@ -27,7 +27,7 @@ def test_upload_and_sliders(lab, artifacts):
         assert all({"image/png", "text/plain"} < set(o["data"]) and "text/html" not in o["data"] for o in stored)
         explorer, upload = (page.locator(".jp-CodeCell .jp-Cell-outputWrapper").nth(i) for i in (1, 2))
         explorer.locator("select").first.select_option("occlusion")
-        explorer.get_by_text("window").wait_for()
+        explorer.get_by_text("window").first.wait_for()
         explorer.locator("img[alt^='occlusion']").wait_for()
         slider = explorer.locator(".noUi-handle").first
         slider.focus()
@@ -36,11 +36,11 @@ def test_upload_and_sliders(lab, artifacts):
         with page.expect_file_chooser() as chooser:
             upload.get_by_text("Your picture").click()
         chooser.value.set_files({"name": "<b>.png", "mimeType": "image/png", "buffer": picture.getvalue()})
-        upload.get_by_text("they have only ever seen coloured shapes").wait_for()
+        upload.get_by_text("they have only ever seen coloured shapes").first.wait_for()
         field = upload.get_by_role("textbox").first
         field.fill("a rde circle")
         field.press("Enter")
-        upload.get_by_text("did you mean 'red'").wait_for()
+        upload.get_by_text("did you mean 'red'").first.wait_for()
         screenshot(page, artifacts / "saliency-error.png")
         field.fill("a green square")
         field.press("Enter")
