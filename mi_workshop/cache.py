@@ -29,9 +29,13 @@ def home() -> Path:
         return Path(os.sep)
 
 
+def base() -> Path:
+    """Where the programs of this user keep what they can fetch again."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or home() / ".cache")
+
+
 def folder() -> Path:
-    base = Path(os.environ.get("XDG_CACHE_HOME") or home() / ".cache")
-    return Path(os.environ.get("MI_WORKSHOP_CACHE") or base / "mi-workshop")
+    return Path(os.environ.get("MI_WORKSHOP_CACHE") or base() / "mi-workshop")
 
 
 def _path(name: str) -> Path:

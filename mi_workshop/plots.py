@@ -121,9 +121,10 @@ def _draw(
     inch = n_pos / (share * ax.get_figure().get_figwidth())  # in columns
     place = _positions(graph, 1.9 * inch)
     answers = nodes[nodes.feature_type == LOGIT].sort_values("token_prob", ascending=False)
-    room = [place[i][0] - 1.6 * inch > -0.6 for i in answers.node_id.head(5)]
-    left_out, answers = answers.node_id[max(1, sum(room)) :], answers.head(max(1, sum(room)))
-    links = graph.links[~graph.links.target.isin(left_out)]
+    room = max(1, sum(place[i][0] - 1.6 * inch > -0.6 for i in answers.node_id.head(5)))
+    for i in answers.node_id[room:]:
+        del place[i]
+    links = graph.links[graph.links.target.isin(place)]
     strong = links.reindex(links.weight.abs().sort_values(ascending=False).index).head(max_links)
     scale = float(strong.weight.abs().max() or 1)
     for link in strong.itertuples():
@@ -146,9 +147,9 @@ def _draw(
         inside = colour if full else "#DDDDDD" if error else "white"
         xs, ys = zip(*(place[i] for i in group.node_id), strict=True)
         ax.scatter(xs, ys, marker="D" if error else "o", s=26, c=inside, edgecolors=colour, lw=1.1, zorder=3)
-    centres = _draw_boxes(ax, graph, boxes, {i: at for i, at in place.items() if i not in set(left_out)}, 1.1 * inch)
+    centres = _draw_boxes(ax, graph, boxes, place, 1.1 * inch)
     _draw_arrows(ax, graph, centres)
-    for node in answers.itertuples():
+    for node in answers.head(room).itertuples():
         x, y = place[node.node_id]
         strongest = node.label == graph.top.token[0]
         ax.text(
@@ -342,8 +343,8 @@ def draw_report(report: Report) -> Figure:
     bars.set_title("before and after" + (" (first prompt)" if n > 1 else ""), fontsize=14)
     mean = report.table[["lost", "gained"]].mean()
     rows = [("the change", mean.lost, mean.gained), *((n, c["lost"], c["gained"]) for n, c in report.controls.items())]
-    names = [name for name, *_ in rows[::-1]]
     rows = rows[::-1]
+    names = [name for name, *_ in rows]
     both = bool(mean.notna().all())
     kinds = [("lost", 1, ORANGE), ("gained", 2, BLUE)] if both else [("lost", 1, ORANGE)]
     for i, (name, column, colour) in enumerate(kinds):
@@ -377,12 +378,11 @@ def draw_report(report: Report) -> Figure:
 # ------------------------------------------------------------------- showing
 def png(figure: Figure, dpi: int = 80) -> bytes:
     """A small PNG, so that stored notebooks stay light: 32 colours for a drawing, 48 with a picture or a colour scale in it."""
-    mapped = [shown.get_array() for ax in figure.axes for shown in (*ax.images, *ax.collections)]
-    dims = [np.ndim(array) for array in mapped if array is not None]
+    mapped = any(shown.get_array() is not None for ax in figure.axes for shown in (*ax.images, *ax.collections))
     drawn, out = io.BytesIO(), io.BytesIO()
     figure.savefig(drawn, format="png", dpi=dpi, pil_kwargs={"compress_level": 1})
     image = Image.open(drawn).convert("RGB")
-    image.quantize(48 if dims else 32, kmeans=1).save(out, format="png", optimize=True)
+    image.quantize(48 if mapped else 32, kmeans=1).save(out, format="png", optimize=True)
     return out.getvalue()
 
 

@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -235,7 +234,10 @@ def random_edits(model: Model, edit: Edit, barred: Tensor, n: int, seed: int = 0
 
 def distinct(rows: Tensor) -> Tensor:
     """The first of each kind of row, in their order."""
-    return torch.from_numpy(np.sort(np.unique(rows.numpy(), axis=0, return_index=True)[1]))
+    first: dict[bytes, int] = {}
+    for i, row in enumerate(rows.numpy()):
+        first.setdefault(row.tobytes(), i)
+    return torch.tensor(list(first.values()))
 
 
 def best(model: Model, logits: Tensor, k: int = 5) -> list[dict[str, Any]]:

@@ -115,7 +115,7 @@ class Sweep:
 
         title = f"{KINDS.get(self.kind, self.kind)} {self.change}"
         options = {"title": title, "unit": UNITS.get(self.metric, self.metric), "on_click": ask} | options
-        if self.metric in ("recovered", "lost", "gained", "prob", "donor_prob", "says_donor"):
+        if self.metric in UNITS:  # shares and probabilities
             options = {
                 "low": min(0.0, float(np.nanmin(self.mean))),
                 "high": max(1.0, float(np.nanmax(self.mean))),

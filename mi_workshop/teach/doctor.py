@@ -204,8 +204,7 @@ def _gpu() -> Row:
 
 def _token() -> Row:
     """Whether there is a Hugging Face token, where its own library looks for one. It is never read or shown."""
-    caches = Path(os.environ.get("XDG_CACHE_HOME") or cache.home() / ".cache")
-    home = Path(os.environ.get("HF_HOME") or caches / "huggingface")
+    home = Path(os.environ.get("HF_HOME") or cache.base() / "huggingface")
     file = Path(os.environ.get("HF_TOKEN_PATH") or home / "token")
     for variable in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
         if os.environ.get(variable):
