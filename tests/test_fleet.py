@@ -252,3 +252,15 @@ def test_command_line(tmp_path):
     ):  # fmt: skip
         result = run(*arguments)
         assert result.exit_code == 2 and why in result.stderr and "Traceback" not in result.output, (why, result.output)
+
+
+def test_a_worker_that_dask_gave_up_is_asked_for_again(atlas, prompts):
+    """A worker that needs more than 15 s to start again, as on a busy laptop, would leave the run waiting for ever."""
+    recipe = jobs.Recipe("atlas", "plt", torch.float32, "cpu", fleet.weights_hash(fleet.network(atlas)), 1)
+    batches = iter([([row], [prompt]) for row, prompt in enumerate(prompts[:12])])
+    with cluster.connected(1, None, False) as client:
+        asked = cluster.results(client, recipe, fleet.Job(), batches)
+        first = next(asked)[0]
+        nanny = client.cluster.workers.pop(0)  # what Dask does after those 15 s
+        client.cluster.sync(nanny.close)
+        assert sorted([*first, *(rows[0] for rows, _ in asked)]) == list(range(12))

@@ -7,6 +7,7 @@ import signal
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
@@ -14,6 +15,7 @@ import dask
 from dask.system import CPU_COUNT
 from distributed import Client, KilledWorker, LocalCluster, WorkerPlugin, as_completed
 from distributed.security import Security
+from tornado.ioloop import PeriodicCallback
 
 from .jobs import MODELS, SENT, Job, Part, Recipe, sentence, work
 from .store import FleetError
@@ -55,6 +57,10 @@ def connected(workers: int, scheduler: Any, dashboard: bool) -> Iterator[Client]
                     dashboard_address="127.0.0.1:0", scheduler_kwargs={"dashboard": dashboard, "allowed_failures": 0},
                     silence_logs=logging.CRITICAL, local_directory=folder,
                 ))  # fmt: skip
+            # Dask gives up a worker that has been away for 15 s, also one that is only slow to start again: ask for it anew.
+            asking = PeriodicCallback(partial(scheduler.scale, workers), 5000)
+            scheduler.loop.add_callback(asking.start)
+            stack.callback(scheduler.loop.add_callback, asking.stop)
             if not dashboard:
                 scheduler.loop.add_callback(scheduler.scheduler.http_server.stop)
         try:
@@ -90,8 +96,12 @@ def results(client: Client, recipe: Recipe, job: Job, batches: Batches) -> Itera
             submit(*again.pop(), alone=True)
         future = next(flight)
         rows, items, alone = going.pop(future)
-        if future.status in ("cancelled", "lost"):
+        if future.status == "cancelled":
             raise ConnectionError
+        if future.status == "lost":  # with its worker, before it was fetched: Dask does it again
+            going[future] = (rows, items, alone)
+            flight.add(future)
+            continue
         error = future.exception() if future.status == "error" else None
         if error is None:
             yield rows, future.result()
