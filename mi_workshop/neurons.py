@@ -57,7 +57,7 @@ def _prefixes(model: Model) -> tuple[np.ndarray, np.ndarray]:
     return out, np.unique(out, return_index=True)[1]
 
 
-@lru_cache(maxsize=6)
+@lru_cache(maxsize=3)
 @torch.no_grad()
 def firings(model: Model, stage: str = "post") -> list[np.ndarray]:
     """Activations of each layer's neurons at every distinct beginning of a sentence of the training text, float32 [prefix, neuron].
@@ -69,16 +69,19 @@ def firings(model: Model, stage: str = "post") -> list[np.ndarray]:
         raise FeatureError(
             f"{model.name} has no {stage!r} activations; choose 'pre' or {' or '.join(stages(model))!r}."
         )
-    m, first = model.replacement, _prefixes(model)[1]
+    m, first = model.replacement, torch.from_numpy(_prefixes(model)[1])
     found: list[list[Tensor]] = [[] for _ in m.blocks]
-    hooks = []
+    hooks, done = [], 0
     for layer, rows in enumerate(found):
-        read = lambda x, hook, rows=rows: rows.append(x[:, 1:].flatten(0, 1).float().cpu())  # noqa: E731
+        read = lambda x, hook, rows=rows: rows.append(x[:, 1:].flatten(0, 1)[new].float().cpu())  # noqa: E731
         hooks.append((hook_name(model, layer, stage), read))
     for group in training_text(model).tokens:
         for tokens in torch.from_numpy(group).split(256):
+            here = first - done
+            new = here[(here >= 0) & (here < tokens[:, 1:].numel())]  # of these tokens
             m.run_with_hooks(tokens, fwd_hooks=hooks, stop_at_layer=m.cfg.n_layers)
-    return [torch.cat(parts).numpy()[first] for parts in found]
+            done += tokens[:, 1:].numel()
+    return [torch.cat(parts).numpy() for parts in found]
 
 
 @lru_cache(maxsize=16)

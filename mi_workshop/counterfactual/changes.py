@@ -16,6 +16,7 @@ from torch import Tensor
 from .run import Edit, patterns, run
 from .sites import InterventionError, Site, matched, tokens_of
 
+BATCH = 256  # prompts that go through the model at once
 
 @dataclass(frozen=True, eq=False)
 class Change:
@@ -195,10 +196,11 @@ def read_all(model: Any, inputs: list[Tensor], sites: list[Site]) -> list[tuple[
 
 
 def by_shape(inputs: list[Tensor]) -> list[list[int]]:
+    """Which inputs go through the model together: those of one shape, at most ``BATCH`` at a time, in their order."""
     groups: dict[tuple[int, ...], list[int]] = {}
     for i, x in enumerate(inputs):
         groups.setdefault(tuple(x.shape), []).append(i)
-    return list(groups.values())
+    return [group[i : i + BATCH] for group in groups.values() for i in range(0, len(group), BATCH)]
 
 
 @dataclass
