@@ -18,6 +18,7 @@ from .sites import InterventionError, Site, matched, tokens_of
 
 BATCH = 256  # prompts that go through the model at once
 
+
 @dataclass(frozen=True, eq=False)
 class Change:
     """What is done. ``needs_donor``: it copies from another prompt; ``removes``: it takes information away (so that it can show
