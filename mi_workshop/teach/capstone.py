@@ -34,7 +34,8 @@ from .catch_and_fix import answers
 from .exercises import Feedback
 
 FAMILIES = ("first hop", "second hop", "word")
-PARTS = {"family": 2, "subject": 2, "says": 1, "layer": 2, "position": 1, "shown": 1, "random changes, other token": 1}
+CONTROLS = "random changes, other token"
+PARTS = {"family": 2, "subject": 2, "says": 1, "layer": 2, "position": 1, "shown": 1, CONTROLS: 1}
 Neuron = tuple[int, Tensor, float]  # which one, its input weights [d_model] and bias
 TASK = """\
 Something was planted in this model. It is one of: a city believed to lie in another place ("first hop"), one attribute of one place answered with
@@ -224,7 +225,7 @@ def submit(
             (True, "Patch the other tokens, too."),
         ),
         "shown": _shown(plant, model, evidence),
-        "random changes, other token": _controls(evidence),
+        CONTROLS: _controls(evidence),
     }  # fmt: skip
     claims = {"family": family, "subject": subject, "says": says, "layer": layer, "position": position}
     right = {
@@ -234,7 +235,7 @@ def submit(
         "layer": layer is not None and off == 0,
         "position": position is not None and _same_place(plant, model, position, evidence),
         "shown": not said["shown"],
-        "random changes, other token": not said["random changes, other token"],
+        CONTROLS: not said[CONTROLS],
     }  # fmt: skip
     rows = []
     for part, of in PARTS.items():

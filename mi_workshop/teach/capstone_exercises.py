@@ -27,7 +27,9 @@ def _where(value: Any) -> dict[str, int]:
 
 
 def _evidence(value: Any) -> dict[str, int]:
-    return _points({"layer": value.sites[0].layer, "evidence": value}, "shown", "random changes, other token")
+    from .capstone import CONTROLS
+
+    return _points({"layer": value.sites[0].layer, "evidence": value}, "shown", CONTROLS)
 
 
 def _report(value: Any) -> bool:

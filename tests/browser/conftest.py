@@ -19,7 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.request import urlopen
 
+import nbformat
 import pytest
+from nbformat.v4 import new_code_cell, new_notebook
 
 ROOT = Path(__file__).parents[2]
 ARTIFACTS = Path(__file__).parent / "artifacts"
@@ -108,6 +110,16 @@ class Lab:
             page.evaluate("jupyterapp.shell.currentWidget.sessionContext.ready")
             yield page
             page.evaluate("jupyterapp.shell.currentWidget.sessionContext.shutdown()")  # a kernel may hold a model
+
+    @contextmanager
+    def cells(self, *cells):
+        """Write a notebook of these code cells (sources, or cells with outputs) and open it."""
+        path = self.folder / f"{secrets.token_hex(4)}.ipynb"
+        code = [new_code_cell(cell) if isinstance(cell, str) else cell for cell in cells]
+        kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
+        nbformat.write(new_notebook(cells=code, metadata=kernel), path)
+        with self.notebook(path.name) as page:
+            yield page
 
     @contextmanager
     def reader(self):

@@ -3,11 +3,9 @@
 What the keys do in our own views is tested view by view; here it is that lists and buttons of ipywidgets answer to them in JupyterLab, and that a change is said.
 """
 
-import nbformat
 import pytest
-from nbformat.v4 import new_code_cell, new_notebook
 from page_help import until, violations
-from test_lab import KERNEL, RUN_ALL
+from test_lab import RUN_ALL
 
 SHOWN = {
     "graph": "graph = mi.trace(atlas, 'Fact: the capital of the state containing Dallas is')\ngraph.show()",
@@ -38,9 +36,7 @@ WHERE = """() => { const at = document.activeElement, style = getComputedStyle(a
 
 @pytest.fixture(scope="module")
 def page(lab):
-    cells = [new_code_cell(source) for source in (BEGIN, *SHOWN.values())]
-    nbformat.write(new_notebook(cells=cells, metadata=KERNEL), lab.folder / "access.ipynb")
-    with lab.notebook("access.ipynb") as page:
+    with lab.cells(BEGIN, *SHOWN.values()) as page:
         page.evaluate(RUN_ALL)
         code = page.evaluate("jupyterapp.shell.currentWidget.context.model.toJSON().cells")
         assert [o.get("evalue") for cell in code for o in cell["outputs"] if o["output_type"] == "error"] == []

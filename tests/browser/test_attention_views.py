@@ -1,10 +1,8 @@
 """Attention as lines, and the attention brush, in a browser: mouse, touch, keyboard, hostile words, JupyterLab."""
 
-import nbformat
 import numpy as np
 import pytest
 import torch
-from nbformat.v4 import new_code_cell, new_notebook
 from page_help import trait, until, violations
 
 from mi_workshop.attention import Attention, brush, patterns
@@ -18,7 +16,6 @@ EVIL = [
     "\u202eevil\u2066",
     "x" * 5000,
 ]
-KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
 STUCK = "document.documentElement.scrollWidth <= innerWidth"
 LINES = ".mi-lines > svg line"
 
@@ -204,8 +201,7 @@ def test_brush_in_a_notebook(lab, artifacts):
         f"view = brush(model, {STORY!r})\nview",
         "view",
     ]  # fmt: skip
-    nbformat.write(new_notebook(cells=[new_code_cell(c) for c in cells], metadata=KERNEL), lab.folder / "brush.ipynb")
-    with lab.notebook("brush.ipynb") as page:
+    with lab.cells(*cells) as page:
         page.evaluate("jupyterapp.commands.execute('notebook:run-all-cells')")
         until(page, "document.querySelectorAll('.mi-brush').length === 2")
         one, two = page.locator(".mi-brush").all()

@@ -1,9 +1,7 @@
 """The scrubber through the layers of a cube in a real JupyterLab: with the mouse, with keys alone, and for a screen reader."""
 
-import nbformat
-from nbformat.v4 import new_code_cell, new_notebook
 from page_help import violations
-from test_lab import CELLS, KERNEL, RUN_ALL, check_images, screenshot
+from test_lab import CELLS, RUN_ALL, check_images, screenshot
 
 SOURCE = [
     "import mi_workshop as mi\nfrom mi_workshop.cube import capture\nprompt = 'Fact: the capital of the state containing Dallas is'",
@@ -13,9 +11,7 @@ SOURCE = [
 
 def test_the_slider_moves_and_the_picture_changes(lab, artifacts):
     """Python tests set values: here the slider of the installed ipywidgets sends them, and what follows must be seen and said."""
-    cells = [new_code_cell(source) for source in SOURCE]
-    nbformat.write(new_notebook(cells=cells, metadata=KERNEL), lab.folder / "scrub.ipynb")
-    with lab.notebook("scrub.ipynb") as page:
+    with lab.cells(*SOURCE) as page:
         page.evaluate(RUN_ALL)
         (stored,) = page.evaluate(CELLS)[1]["outputs"]
         assert {"image/png", "text/plain"} < set(stored["data"]) and "text/html" not in stored["data"]

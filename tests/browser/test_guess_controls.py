@@ -1,8 +1,6 @@
 """The class activity in a real JupyterLab: a table picks concepts, guesses, sees weak activations and its score."""
 
-import nbformat
-from nbformat.v4 import new_code_cell, new_notebook
-from test_lab import CELLS, KERNEL, RUN_ALL, screenshot
+from test_lab import CELLS, RUN_ALL, screenshot
 
 SOURCE = [
     "import mi_workshop as mi\nfrom mi_workshop.teach.guess_the_concept import guess_the_concept",
@@ -12,9 +10,7 @@ SOURCE = [
 
 def test_a_round_with_the_mouse(lab, artifacts):
     """On a projector nobody types Python: the buttons, the list of concepts and the score must work as shown."""
-    cells = [new_code_cell(source) for source in SOURCE]
-    nbformat.write(new_notebook(cells=cells, metadata=KERNEL), lab.folder / "guess.ipynb")
-    with lab.notebook("guess.ipynb") as page:
+    with lab.cells(*SOURCE) as page:
         page.evaluate(RUN_ALL)
         (stored,) = page.evaluate(CELLS)[1]["outputs"]
         assert {"image/png", "text/plain"} < set(stored["data"])

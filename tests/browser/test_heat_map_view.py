@@ -1,9 +1,7 @@
 """The heat map and the head browser in a browser: mouse, keyboard, hostile labels, pictures, JupyterLab."""
 
-import nbformat
 import numpy as np
 import pytest
-from nbformat.v4 import new_code_cell, new_notebook
 from page_help import trait, until, violations
 
 from mi_workshop.attention import patterns
@@ -18,7 +16,6 @@ EVIL = [
     "x" * 5000,
     "<!-- <script>",
 ]
-KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
 STUCK = "document.documentElement.scrollWidth <= innerWidth"
 CHART = """(function () {
     const canvas = document.querySelector('.mi-chart > :not([hidden]) canvas');
@@ -202,8 +199,7 @@ def test_in_a_notebook(lab, artifacts):
         "found = patterns(mi.load('atlas'), 'Mr Dursley met Mrs Potter. Mr')\nfound",
         "found",
     ]  # fmt: skip
-    nbformat.write(new_notebook(cells=[new_code_cell(c) for c in cells], metadata=KERNEL), lab.folder / "heat.ipynb")
-    with lab.notebook("heat.ipynb") as page:
+    with lab.cells(*cells) as page:
         page.evaluate("jupyterapp.commands.execute('notebook:run-all-cells')")
         until(page, "document.querySelectorAll('.mi-heat .mi-cell').length === 8")
         one, two = page.locator(".mi-heat").all()

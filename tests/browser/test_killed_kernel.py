@@ -3,9 +3,7 @@
 import os
 import signal
 
-import nbformat
-from nbformat.v4 import new_code_cell, new_notebook
-from test_lab import CELLS, KERNEL, RUN_ALL
+from test_lab import CELLS, RUN_ALL
 
 SOURCE = [
     "import os, mi_workshop as mi\nprint(os.getpid())",
@@ -24,9 +22,7 @@ def selected(page):
 def test_a_kernel_dies_under_a_view(lab, artifacts):
     """The machine runs out of memory in the middle of a talk: the picture is gone, the page is full of errors, or running all again
     does not bring the view back."""
-    cells = [new_code_cell(source) for source in SOURCE]
-    nbformat.write(new_notebook(cells=cells, metadata=KERNEL), lab.folder / "killed.ipynb")
-    with lab.notebook("killed.ipynb") as page:
+    with lab.cells(*SOURCE) as page:
         page.evaluate(RUN_ALL)
         pills = page.locator(".mi-graph .mi-pill")
         pills.first.click()

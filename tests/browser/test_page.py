@@ -2,13 +2,11 @@
 
 import re
 
-import nbformat
 import pytest
-from nbformat.v4 import new_code_cell, new_notebook, new_output
+from nbformat.v4 import new_code_cell, new_output
 
 import mi_workshop as mi
 
-KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
 STYLES = """Array.from(document.querySelectorAll('.jp-OutputArea-output [style]')).map(
     element => element.getAttribute('style'))"""
 
@@ -36,8 +34,7 @@ def test_untrusted_notebook_keeps_every_style(lab, artifacts, page):
     """What Lab's sanitizer drops would be missing in every fresh clone."""
     data, metadata = page._repr_mimebundle_()
     cell = new_code_cell("page", outputs=[new_output("execute_result", data, metadata=metadata, execution_count=1)])
-    nbformat.write(new_notebook(cells=[cell], metadata=KERNEL), lab.folder / "page.ipynb")
-    with lab.notebook("page.ipynb") as shown:
+    with lab.cells(cell) as shown:
         shown.wait_for_selector(".jp-OutputArea-output table")
         kept = [style for style in shown.evaluate(STYLES) if style]
         shown.set_viewport_size({"width": 1200, "height": 1900})

@@ -2,11 +2,9 @@
 
 import io
 
-import nbformat
 import numpy as np
-from nbformat.v4 import new_code_cell, new_notebook
 from PIL import Image
-from test_lab import CELLS, KERNEL, RUN_ALL, check_images, screenshot
+from test_lab import CELLS, RUN_ALL, check_images, screenshot
 
 SOURCE = [
     "import mi_workshop as mi\nscene = mi.worlds.Scenes().sample(1, 'test')[0]",
@@ -19,9 +17,7 @@ def test_upload_and_sliders(lab, artifacts):
     """Python tests set values: here the widgets of the installed ipywidgets send them."""
     picture = io.BytesIO()
     Image.fromarray(np.full((90, 120, 3), (200, 40, 40), np.uint8)).save(picture, "PNG")
-    cells = [new_code_cell(source) for source in SOURCE]
-    nbformat.write(new_notebook(cells=cells, metadata=KERNEL), lab.folder / "controls.ipynb")
-    with lab.notebook("controls.ipynb") as page:
+    with lab.cells(*SOURCE) as page:
         page.evaluate(RUN_ALL)
         stored = [output for cell in page.evaluate(CELLS)[1:] for output in cell["outputs"]]
         assert all({"image/png", "text/plain"} < set(o["data"]) and "text/html" not in o["data"] for o in stored)

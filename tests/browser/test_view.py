@@ -7,11 +7,9 @@ keyboard and by what is announced, and looked at in the screenshots.
 import re
 from dataclasses import replace
 
-import nbformat
 import numpy as np
 import pandas as pd
 import pytest
-from nbformat.v4 import new_code_cell, new_notebook
 from page_help import trait, until, violations
 
 from mi_workshop.circuits.graph import ERROR, FEATURE, LOGIT, TOKEN, AttributionGraph
@@ -428,9 +426,7 @@ def test_in_a_notebook(lab, artifacts):
         "view = mi.trace(model, 'Fact: the capital of the state containing Dallas is').show()",
         "view", "view",
     ]  # fmt: skip
-    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
-    nbformat.write(new_notebook(cells=[new_code_cell(c) for c in cells], metadata=kernel), lab.folder / "view.ipynb")
-    with lab.notebook("view.ipynb") as page:
+    with lab.cells(*cells) as page:
         page.evaluate("jupyterapp.commands.execute('notebook:run-all-cells')")
         until(page, "document.querySelectorAll('.mi-graph .mi-pill').length > 4")
         one, two = page.locator(".mi-graph").all()
