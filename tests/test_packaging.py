@@ -170,6 +170,18 @@ def test_ci_runs_what_the_readme_says() -> None:
     assert lines[:2] == ["make demo", "make test"], "what a newcomer runs first is not what is tested"
 
 
+def test_the_afternoons_reading_is_there_and_is_one() -> None:
+    """Who starts with the files that CONTRIBUTING.md names finds them, and not many more lines than it says."""
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("## To read first")[2].partition("\n## ")[0]
+    files = re.findall(r"`(\w+(?:/\w+)*\.py)`", text)
+    lines = sum(len((ROOT / "mi_workshop" / name).read_text(encoding="utf-8").splitlines()) for name in files)
+    everything = sum(
+        len(path.read_text(encoding="utf-8").splitlines()) for path in (ROOT / "mi_workshop").rglob("*.py")
+    )
+    said = [int(n.replace(",", "")) for n in re.findall(r"\d+,\d{3}|\d{4,}", text)]
+    assert said == pytest.approx([everything, lines], rel=0.1)
+
+
 def test_circuit_tracer_tested_is_the_one_pinned() -> None:
     assert pins()["circuit-tracer"] == CIRCUIT_TRACER_TESTED, "doctor would call the pinned circuit-tracer untested"
 
