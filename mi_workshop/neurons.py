@@ -71,14 +71,14 @@ def firings(model: Model, stage: str = "post") -> list[np.ndarray]:
         )
     m, first = model.replacement, torch.from_numpy(_prefixes(model)[1])
     found: list[list[Tensor]] = [[] for _ in m.blocks]
-    hooks, done = [], 0
+    hooks, done, new = [], 0, first[:0]
     for layer, rows in enumerate(found):
         read = lambda x, hook, rows=rows: rows.append(x[:, 1:].flatten(0, 1)[new].float().cpu())  # noqa: E731
         hooks.append((hook_name(model, layer, stage), read))
     for group in training_text(model).tokens:
         for tokens in torch.from_numpy(group).split(256):
             here = first - done
-            new = here[(here >= 0) & (here < tokens[:, 1:].numel())]  # of these tokens
+            new = here[(here >= 0) & (here < tokens[:, 1:].numel())]  # those among these tokens
             m.run_with_hooks(tokens, fwd_hooks=hooks, stop_at_layer=m.cfg.n_layers)
             done += tokens[:, 1:].numel()
     return [torch.cat(parts).numpy() for parts in found]
