@@ -76,7 +76,7 @@ def firings(model: Model, stage: str = "post") -> list[np.ndarray]:
         read = lambda x, hook, rows=rows: rows.append(x[:, 1:].flatten(0, 1)[new].float().cpu())  # noqa: E731
         hooks.append((hook_name(model, layer, stage), read))
     for group in training_text(model).tokens:
-        for tokens in torch.from_numpy(group).split(256):
+        for tokens in torch.from_numpy(group).split(64):
             here = first - done
             new = here[(here >= 0) & (here < tokens[:, 1:].numel())]  # those among these tokens
             m.run_with_hooks(tokens, fwd_hooks=hooks, stop_at_layer=m.cfg.n_layers)

@@ -27,7 +27,7 @@ from mi_workshop import course_files
 
 PAGE = ROOT / "docs" / "endurance.md"
 COLUMNS = {
-    "course": "notebook | seconds | peak, MB | USS at the end, MB | failed cells | load before",
+    "course": "notebook | seconds | peak, MiB | USS at the end, MB | failed cells | load before",
     "talk": "cell | live | cold, s | warm, s | wrong",
     "thrice": "notebook | seconds, rounds 1–3 | USS after rounds 1–3, MB | failed cells | differ | load before",
     "order": "notebook | cells | alone: ran | NameError | sentence | obscure | again | model | check first | interrupted",

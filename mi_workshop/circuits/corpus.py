@@ -125,7 +125,7 @@ def text_activations(model: Model, kind: str | SparseDictionary = "feature") -> 
         return firings(model, kind)
     m, dictionary, blocks = model.replacement, dictionary_of(model, kind), []
     for group in training_text(model).tokens:
-        for tokens in torch.from_numpy(group).split(256):
+        for tokens in torch.from_numpy(group).split(64):
             found: list[Tensor] = []
 
             def read(x: Tensor, hook: Any, found: list[Tensor] = found) -> None:

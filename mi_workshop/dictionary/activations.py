@@ -44,7 +44,7 @@ def several(
 
     last = max(int(hook.split(".")[1]) for hook in hooks)
     for group in text(model).tokens:
-        for tokens in torch.from_numpy(group).split(256):
+        for tokens in torch.from_numpy(group).split(64):
             net.run_with_hooks(
                 tokens.to(model.device), fwd_hooks=[(hook, read) for hook in hooks], stop_at_layer=last + 1
             )
