@@ -200,15 +200,17 @@ def place(at: Path, changes: dict[str, object], locked: list[str]) -> list[str]:
     for command in (["trace", prompt], ["demo", "--out", str(at / "tmp" / "a picture ü.html")], ["doctor"]):
         done = subprocess.run([*user(), *cli, *command], cwd=at / "course", env=env, capture_output=True, text=True)
         said.append(spoken(done.stdout.strip()[-200:] if done.returncode else "0", done.stderr))
-    for number in RUN if "HOME" in env else ():
+    for number in RUN:
         command = [*user(), sys.executable, str(Path(__file__).resolve()), "run"]
         notebook = next((at / "course" / "notebooks").glob(f"{number}_*.ipynb"))
         done = subprocess.run([*command, str(notebook)], env=env, cwd=at, capture_output=True, text=True)
         failed, stderr = (
-            json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else ("no kernel", done.stderr)
+            json.loads(done.stdout.splitlines()[-1])
+            if done.returncode == 0
+            else (f"Jupyter does not start ({done.stderr.strip().splitlines()[-1]:.100})", "")
         )
         said.append(spoken(failed, stderr))
-    return said if "HOME" in env else [*said, *["Jupyter does not start"] * len(RUN)]
+    return said
 
 
 def spoken(failed: str, stderr: str) -> str:

@@ -85,7 +85,7 @@ def write(cube: Cube, path: str | Path) -> str | Path:
     except (OSError, ImportError, ValueError) as error:
         if isinstance(error, CubeError):
             raise
-        raise CubeError(f"{name} cannot be written: {_reason(error)}.") from None
+        raise CubeError(f"{name} cannot be written: {_reason(error)}. Choose another place for it.") from None
 
 
 def read(path: str | Path, model: Any = None) -> Cube:
