@@ -95,6 +95,7 @@ def _trace(model: Any, prompt: str, out: tuple[Path, ...]) -> dict[str, Any]:
         "completeness_score": scores.completeness,
         "n_nodes": len(graph.nodes),
         "n_links": len(graph.links),
+        "n_pruned": len(pruned.nodes),
         "supernodes": graph.supernodes,
         "seconds": graph.seconds,
         "files": files,
@@ -112,7 +113,8 @@ def _print_trace(r: dict[str, Any]) -> None:
         f"({r['n_nodes']} nodes, {r['n_links']} links; 1 = nothing left to error nodes)"
     )
     for file in r["files"]:
-        click.echo(f"wrote:    {file}")
+        pruned = f" (pruned to {r['n_pruned']} nodes: its shares and scores are of what is left)"
+        click.echo(f"wrote:    {file}" + ("" if file.endswith(".json") else pruned))
 
 
 @main.command()
