@@ -267,7 +267,11 @@ def lab(folder: Path | None, fresh: bool) -> None:
     if importlib.util.find_spec("jupyterlab") is None:
         click.echo('mi-workshop: JupyterLab is not installed: pip install "mi-workshop[lab]"', err=True)
         sys.exit(2)
-    start = [sys.executable, "-m", "jupyterlab", "--LabApp.default_url=/lab/tree/notebooks"]
+    options = [
+        "--LabApp.default_url=/lab/tree/notebooks",
+        "--ServerApp.contents_manager_class=mi_workshop.lab_files.Notebooks",
+    ]
+    start = [sys.executable, "-m", "jupyterlab", *options]
     sys.exit(subprocess.call([*start, str(folder or course.HOME)]))
 
 

@@ -7,7 +7,6 @@ only repeats it. Text from models and files is drawn as text, never as markup.
 from __future__ import annotations
 
 import base64
-import html
 import io
 import textwrap
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from mi_workshop.circuits.graph import CODED, LOGIT, TOKEN, end_name
-from mi_workshop.show import counted
+from mi_workshop.show import counted, image
 
 if TYPE_CHECKING:
     from mi_workshop.circuits.ablate import AblationResult
@@ -384,11 +383,6 @@ def png(figure: Figure, dpi: int = 80) -> bytes:
     image = Image.open(drawn).convert("RGB")
     image.quantize(48 if mapped else 32, kmeans=1).save(out, format="png", optimize=True)
     return out.getvalue()
-
-
-def image(data: str, sentence: str, width: int) -> str:
-    """An HTML image of a PNG in base64, with alt text."""
-    return f'<img alt="{html.escape(sentence, quote=True)}" width="{width}" src="data:image/png;base64,{data}">'
 
 
 def picture(figure: Figure, sentence: str, dpi: int = 100) -> str:

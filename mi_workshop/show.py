@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Iterable
 from pathlib import Path
 from textwrap import fill
@@ -60,3 +61,8 @@ def counted(n: int, thing: str) -> str:
 def listed(top: list[dict[str, Any]]) -> str:
     """The four likeliest of ``{token, prob}``."""
     return ", ".join(f"{t['token']} {t['prob']:.2f}" for t in top[:4])
+
+
+def image(data: str, sentence: str, width: int) -> str:
+    """An HTML image of a PNG in base64, with alt text."""
+    return f'<img alt="{html.escape(sentence, quote=True)}" width="{width}" src="data:image/png;base64,{data}">'

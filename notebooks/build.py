@@ -41,7 +41,6 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 LEFT_OVERS = ("my_corpus", "my_cube*", "my_dictionary*")  # what notebooks write beside themselves
-WIDGET = "application/vnd.jupyter.widget-view+json"
 SETUP = """\
 import sys
 from pathlib import Path
@@ -176,7 +175,7 @@ def glossary_page() -> str:
 def execute(notebook: NotebookNode, folder: Path) -> tuple[float, int]:
     """Run every cell with this very Python, offline; an error in a cell is raised. Returns the seconds and the megabytes that it took. What an
     earlier run wrote into ``folder`` is removed first: a notebook would go on where that one stopped."""
-    from mi_workshop.plots import image
+    from mi_workshop.lab_files import VIEW, still
     from mi_workshop.teach.preflight import MEMORY
 
     for old in [path for pattern in LEFT_OVERS for path in folder.glob(pattern)]:
@@ -207,14 +206,11 @@ def execute(notebook: NotebookNode, folder: Path) -> tuple[float, int]:
     notebook.metadata["language_info"] = {"name": "python"}
     for cell in notebook.cells:
         if cell.cell_type == "code":  # a stored widget is dead: its picture and its sentence stay
+            still(cell.outputs)
             for output in cell.outputs:
                 data = output.get("data", {})
-                widget = data.pop(WIDGET, None)
-                if widget and re.match(r".*\d%\|", data.get("text/plain", "")):
+                if data.pop(VIEW, None) and re.match(r".*\d%\|", data.get("text/plain", "")):
                     data.clear()  # a progress bar, at 0 %
-                if widget and "image/png" in data:
-                    width = output.metadata.get("image/png", {}).get("width", 900)
-                    data["text/html"] = image(data["image/png"].strip(), data["text/plain"], width)
             unstored = "unstored" in cell.metadata.get("tags", [])
             cell.outputs = [] if unstored else [output for output in cell.outputs if output.get("data", True)]
     return seconds, megabytes

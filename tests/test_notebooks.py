@@ -16,6 +16,8 @@ import pytest
 from nbclient.exceptions import CellExecutionError
 from PIL import Image
 
+from mi_workshop.lab_files import VIEW
+
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted((ROOT / "notebooks" / "src").glob("*.py"))
 BUILT = sorted(p for p in (ROOT / "notebooks").glob("**/*.ipynb") if ".ipynb_checkpoints" not in p.parts)
@@ -73,7 +75,7 @@ def test_valid_and_small(path):
     nbformat.validate(nbformat.read(path, as_version=4))
     assert path.stat().st_size < 1_000_000
     assert "widgets" not in nbformat.read(path, as_version=4).metadata
-    assert build.WIDGET not in path.read_text(encoding="utf-8")
+    assert VIEW not in path.read_text(encoding="utf-8")
 
 
 @each

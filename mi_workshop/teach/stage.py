@@ -24,9 +24,9 @@ from mi_workshop.circuits.graph import AttributionGraph
 from mi_workshop.circuits.swap import swap
 from mi_workshop.circuits.trace import trace
 from mi_workshop.models import Model
-from mi_workshop.plots import BLUE, INK, image, new_figure, open_frames, picture
+from mi_workshop.plots import BLUE, INK, new_figure, open_frames, picture
 from mi_workshop.saliency import Attribution
-from mi_workshop.show import Shown
+from mi_workshop.show import Shown, image
 from mi_workshop.teach.preflight import LIVE
 from mi_workshop.widgets.saliency_controls import said
 from mi_workshop.widgets.view import Pictured, Spoken

@@ -43,3 +43,23 @@ def test_a_kernel_dies_under_a_view(lab, artifacts):
         pills.first.click()
         page.wait_for_timeout(500)
         assert selected(page) != "0"
+
+
+def test_a_notebook_that_was_left(lab, artifacts):
+    """A learner comes back the next day to "Error displaying widget" in place of each view, or a page loaded again loses its live views."""
+    with lab.cells(*SOURCE) as page:
+        path = page.url.rpartition("/")[2].partition("?")[0]
+        page.evaluate(RUN_ALL)
+        page.locator(".mi-graph .mi-pill").first.wait_for()
+        page.evaluate("jupyterapp.commands.execute('docmanager:save')")
+        assert "widget-view" in (lab.folder / path).read_text()
+        page.reload()
+        page.locator(".mi-graph .mi-pill").first.wait_for()
+    with lab.notebook(path) as page:
+        picture = page.locator(".jp-OutputArea-output img")
+        picture.wait_for()
+        assert picture.get_attribute("alt") and page.locator(".mi-graph").count() == 0
+        page.screenshot(path=artifacts / "left.png")
+        assert page.get_by_text("Error displaying widget").count() == 0
+        page.evaluate(RUN_ALL)
+        page.locator(".mi-graph .mi-pill").first.wait_for()
