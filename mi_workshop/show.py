@@ -65,4 +65,5 @@ def listed(top: list[dict[str, Any]]) -> str:
 
 def image(data: str, sentence: str, width: int) -> str:
     """An HTML image of a PNG in base64, with alt text."""
-    return f'<img alt="{html.escape(sentence, quote=True)}" width="{width}" src="data:image/png;base64,{data}">'
+    alt, wide, png = (html.escape(str(text), quote=True) for text in (sentence, width, data))
+    return f'<img alt="{alt}" width="{wide}" src="data:image/png;base64,{png}">'

@@ -16,7 +16,7 @@ import pytest
 from nbclient.exceptions import CellExecutionError
 from PIL import Image
 
-from mi_workshop.lab_files import VIEW
+from mi_workshop.lab_files import VIEW, still
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted((ROOT / "notebooks" / "src").glob("*.py"))
@@ -299,3 +299,17 @@ def test_an_unknown_notebook_is_named(project, capsys):
     _, run = project
     assert run("nope") == 2
     assert "there is no notebooks/src/nope.py; there are toy" in capsys.readouterr().err
+
+
+def test_a_strangers_view_becomes_a_picture_and_no_markup():
+    """Whoever opens a notebook that somebody sent would run what its sender wrote into a picture's data, words or width."""
+    evil = '"><script>alert(1)</script>'
+    output = {"data": {VIEW: {}, "image/png": [evil], "text/plain": [evil]}, "metadata": {"image/png": {"width": evil}}}
+    plain = {"data": {VIEW: {}, "text/plain": "a button"}, "metadata": {}}
+    still([output, plain, {"output_type": "stream", "text": "x"}])
+    seen = []
+    parser = HTMLParser()
+    parser.handle_starttag = lambda tag, attributes: seen.append((tag, dict(attributes)))
+    parser.feed(output["data"]["text/html"])
+    assert [(tag, attributes["alt"]) for tag, attributes in seen] == [("img", evil)] and VIEW not in output["data"]
+    assert VIEW in plain["data"], "a widget without a picture stays what it is"
