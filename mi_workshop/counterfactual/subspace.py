@@ -64,16 +64,16 @@ def learn_subspace(
 
 
 class Probe:
-    """A linear probe by ridge regression onto one-hot labels (Alain and Bengio 2016). ``direction`` [label, d_model]."""
+    """A linear probe by ridge regression onto one-hot labels (Alain and Bengio 2016), in the precision of ``x``. ``direction`` [label, d_model]."""
 
     def __init__(self, x: Float[Tensor, "item d_model"], labels: Sequence[str], ridge: float = 1e-2) -> None:
         self.labels = sorted(set(labels))
         y = torch.nn.functional.one_hot(
             torch.tensor([self.labels.index(label) for label in labels]), len(self.labels)
-        ).float()
+        ).to(x)
         self.center, self.offset = x.mean(0), y.mean(0)
         x = x - self.center
-        penalty = (ridge * float(x.square().sum(1).mean()) + 1e-6) * torch.eye(x.shape[1])
+        penalty = (ridge * float(x.square().sum(1).mean()) + 1e-6) * torch.eye(x.shape[1], dtype=x.dtype)
         self.direction = torch.linalg.solve(x.T @ x / len(x) + penalty / x.shape[1], x.T @ (y - self.offset) / len(x)).T
 
     def scores(self, x: Float[Tensor, "item d_model"]) -> Float[Tensor, "item label"]:

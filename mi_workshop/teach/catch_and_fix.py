@@ -204,7 +204,8 @@ def predictions(model: Model, split: str) -> pd.DataFrame:
     labels = ["wrong" if wrong else "right" for wrong in book.wrong]
     inputs = zip(_inputs(model, list(book.prompt)), _inputs(model, prompts), strict=True)
     for name, ridge, (known, new) in zip(PREDICTORS[2:5], RIDGES, inputs, strict=True):
-        table[name] = Probe(known, labels, ridge).scores(new)[:, 1].numpy()
+        scores = Probe(known.double(), labels, ridge).scores(new.double())
+        table[name] = scores[:, 1].numpy().round(8)  # questions of the same words tie, on every machine
     return table.assign(entropy=entropy(model, prompts))
 
 
