@@ -52,6 +52,7 @@ class GuessControls(Pictured, w.VBox):
             f"{rule} {join} {name}" if rule and join != "not" else f"not {name}" if join == "not" else name
         )
         self.concept.value = ""
+        self.told.value = said([f"Your rule: {self.text.value}."])
 
     def _guess(self, button: Any = None) -> None:
         try:
