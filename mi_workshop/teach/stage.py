@@ -55,6 +55,8 @@ body[data-jp-deck-mode="presenting"] .jp-Cell:has(.mi-clock) :is(.jp-Cell-inputW
   .jp-NotebookPanel:has(.mi-talk) .mi-big:has(.mi-circuit) .mi-main { position: relative; padding-top: 2.4em; }
   .jp-NotebookPanel:has(.mi-talk) .mi-big:has(.mi-circuit) .mi-act { position: absolute; inset: 0 0 auto; display: flex; gap: .6em; align-items: baseline; border: 0; padding: 0; }
   .jp-NotebookPanel:has(.mi-talk) .mi-big:has(.mi-circuit) .mi-act .mi-row { margin: 0; flex-wrap: nowrap; }
+  .jp-NotebookPanel:has(.mi-talk) .mi-big:has(.mi-circuit) .mi-act > h2 { min-width: 0; overflow: hidden; white-space: nowrap; text-overflow: ellipsis; }
+  .jp-NotebookPanel:has(.mi-talk) .mi-big:has(.mi-circuit) .mi-act select { max-width: 12em; }
 }
 </style><div class="mi-talk"></div>"""  # for the notebook that shows it, and for no other that is open beside it
 
