@@ -198,7 +198,8 @@ def test_the_wired_subspace_carries_the_place_and_a_random_one_does_not(special)
 def test_the_wired_subspace_is_the_one_drawn_before_training(sister):
     recipe, wired = RECIPES["atlas-wired"], sister("atlas-wired").wired
     assert wired.hook == "blocks.1.hook_resid_post"
-    assert torch.equal(wired.subspace, draw_subspace(recipe.d_model, recipe.wired, recipe.seed))
+    drawn = draw_subspace(recipe.d_model, recipe.wired, recipe.seed)
+    assert torch.allclose(wired.subspace, drawn, atol=1e-5)  # last bits differ between processors
     assert torch.allclose(wired.subspace @ wired.subspace.T, torch.eye(recipe.wired), atol=1e-5)
     assert sister("atlas-twin").wired is None
 
