@@ -73,7 +73,7 @@ class Probe:
         ).to(x)
         self.center, self.offset = x.mean(0), y.mean(0)
         x = x - self.center
-        penalty = (ridge * float(x.square().sum(1).mean()) + 1e-6) * torch.eye(x.shape[1], dtype=x.dtype)
+        penalty = (ridge * float(x.square().sum(1).mean()) + 1e-6) * torch.eye(x.shape[1]).to(x)
         self.direction = torch.linalg.solve(x.T @ x / len(x) + penalty / x.shape[1], x.T @ (y - self.offset) / len(x)).T
 
     def scores(self, x: Float[Tensor, "item d_model"]) -> Float[Tensor, "item label"]:
