@@ -134,7 +134,7 @@ def order(path: Path, table: Table) -> None:
         ]  # in shorter ones the signal meets the kernel at work between cells
         slowest = sorted(long, key=lambda i: whole[i].seconds)[-3:]
         for i in sorted(slowest):
-            kernel.run(cells[i], interrupt=whole[i].seconds / 2)
+            kernel.run(cells[i], interrupt=whole[i].seconds / 2, timeout=60)
         after = [kernel.run(cell) for cell in cells]
     sorts = Counter(map(sort, alone))
     counts = [sorts[name] for name in ("ran", "NameError", "sentence", "obscure")]
