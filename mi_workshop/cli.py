@@ -267,11 +267,7 @@ def lab(folder: Path | None, fresh: bool) -> None:
     if importlib.util.find_spec("jupyterlab") is None:
         click.echo('mi-workshop: JupyterLab is not installed: pip install "mi-workshop[lab]"', err=True)
         sys.exit(2)
-    options = [
-        "--LabApp.default_url=/lab/tree/notebooks",
-        "--ServerApp.contents_manager_class=mi_workshop.lab_files.Notebooks",
-    ]
-    start = [sys.executable, "-m", "jupyterlab", *options]
+    start = [sys.executable, "-m", "jupyterlab", "--LabApp.default_url=/lab/tree/notebooks", course.LEFT]
     sys.exit(subprocess.call([*start, str(folder or course.HOME)]))
 
 

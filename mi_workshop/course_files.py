@@ -9,6 +9,7 @@ from mi_workshop import files
 
 PACKED = Path(__file__).with_name("course")  # where pyproject.toml has the wheel put them
 HOME = PACKED if PACKED.is_dir() else Path(__file__).parents[1]
+LEFT = "--ServerApp.contents_manager_class=mi_workshop.lab_files.Notebooks"  # of JupyterLab: pictures in notebooks that were left
 PARTS = ("notebooks/*.ipynb", "notebooks/solutions/*.ipynb", "notebooks/badges/*.svg", "docs/*.md")  # of the wheel, too
 
 

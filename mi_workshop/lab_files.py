@@ -11,9 +11,7 @@ from typing import Any
 
 from jupyter_server.services.contents.largefilemanager import AsyncLargeFileManager
 
-from mi_workshop.show import image
-
-VIEW = "application/vnd.jupyter.widget-view+json"
+from mi_workshop.show import VIEW, image
 
 
 def still(outputs: Iterable[dict[str, Any]]) -> None:

@@ -16,10 +16,10 @@ import torch
 from jaxtyping import Float
 from scipy.sparse import csr_array
 from scipy.stats import binom
-from torch import Tensor
 
 from mi_workshop.circuits.corpus import FeatureError, training_text
 from mi_workshop.concepts import concepts
+from mi_workshop.dictionary.activations import several
 from mi_workshop.models import Model, mlp
 from mi_workshop.plots import BLUE, INK, ORANGE, new_figure, open_frames
 from mi_workshop.show import Shown
@@ -58,7 +58,6 @@ def _prefixes(model: Model) -> tuple[np.ndarray, np.ndarray]:
 
 
 @lru_cache(maxsize=3)
-@torch.no_grad()
 def firings(model: Model, stage: str = "post") -> list[np.ndarray]:
     """Activations of each layer's neurons at every distinct beginning of a sentence of the training text, float32 [prefix, neuron].
 
@@ -69,19 +68,8 @@ def firings(model: Model, stage: str = "post") -> list[np.ndarray]:
         raise FeatureError(
             f"{model.name} has no {stage!r} activations; choose 'pre' or {' or '.join(stages(model))!r}."
         )
-    m, first = model.replacement, torch.from_numpy(_prefixes(model)[1])
-    found: list[list[Tensor]] = [[] for _ in m.blocks]
-    hooks, done, new = [], 0, first[:0]
-    for layer, rows in enumerate(found):
-        read = lambda x, hook, rows=rows: rows.append(x[:, 1:].flatten(0, 1)[new].float().cpu())  # noqa: E731
-        hooks.append((hook_name(model, layer, stage), read))
-    for group in training_text(model).tokens:
-        for tokens in torch.from_numpy(group).split(64):
-            here = first - done
-            new = here[(here >= 0) & (here < tokens[:, 1:].numel())]  # those among these tokens
-            m.run_with_hooks(tokens, fwd_hooks=hooks, stop_at_layer=m.cfg.n_layers)
-            done += tokens[:, 1:].numel()
-    return [torch.cat(parts).numpy() for parts in found]
+    hooks = [hook_name(model, layer, stage) for layer in range(model.replacement.cfg.n_layers)]
+    return [x.numpy() for x in several(model, hooks, rows=torch.from_numpy(_prefixes(model)[1]))]
 
 
 @lru_cache(maxsize=16)

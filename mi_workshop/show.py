@@ -10,6 +10,8 @@ from typing import Any, ClassVar
 
 from mi_workshop.files import write
 
+VIEW = "application/vnd.jupyter.widget-view+json"  # the type under which an output names its widget
+
 
 class Shown:
     """A result with ``words()`` and ``figure()`` (a matplotlib Figure): the picture in a notebook, the words as its alt text and in print."""

@@ -175,7 +175,8 @@ def glossary_page() -> str:
 def execute(notebook: NotebookNode, folder: Path) -> tuple[float, int]:
     """Run every cell with this very Python, offline; an error in a cell is raised. Returns the seconds and the megabytes that it took. What an
     earlier run wrote into ``folder`` is removed first: a notebook would go on where that one stopped."""
-    from mi_workshop.lab_files import VIEW, still
+    from mi_workshop.lab_files import still
+    from mi_workshop.show import VIEW
     from mi_workshop.teach.preflight import MEMORY
 
     for old in [path for pattern in LEFT_OVERS for path in folder.glob(pattern)]:

@@ -16,7 +16,8 @@ import pytest
 from nbclient.exceptions import CellExecutionError
 from PIL import Image
 
-from mi_workshop.lab_files import VIEW, still
+from mi_workshop.lab_files import still
+from mi_workshop.show import VIEW
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted((ROOT / "notebooks" / "src").glob("*.py"))

@@ -126,10 +126,7 @@ def test_every_import_is_declared() -> None:
     always = {canonicalize_name(r.name) for r in DEPENDENCIES}
     lab = {canonicalize_name(Requirement(text).name) for text in PROJECT["optional-dependencies"]["lab"]}
     for path in (ROOT / "mi_workshop").rglob("*.py"):
-        in_lab = path.name in (
-            "preflight.py",
-            "lab_files.py",
-        )  # the first says what to install, the second is run by Lab
+        in_lab = path.name in ("preflight.py", "lab_files.py")  # which says what to install; which Lab runs
         declared = always | lab if in_lab else always
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []

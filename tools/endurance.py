@@ -129,9 +129,8 @@ def order(path: Path, table: Table) -> None:
             for ran in model:
                 if ran.error:
                     print(f"  {path.stem}, another model: {ran.error:.300} [{ran.where}]", flush=True)
-        long = [
-            i for i, ran in enumerate(whole) if ran.seconds > 0.2
-        ]  # in shorter ones the signal meets the kernel at work between cells
+        # in a shorter cell the signal may meet the kernel at work between two
+        long = [i for i, ran in enumerate(whole) if ran.seconds > 0.2]
         slowest = sorted(long, key=lambda i: whole[i].seconds)[-3:]
         for i in sorted(slowest):
             kernel.run(cells[i], interrupt=whole[i].seconds / 2, timeout=60)

@@ -5,7 +5,7 @@ Computed on first use, in one pass over the text, kept sparse and remembered for
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -80,6 +80,11 @@ class Text:
     following: np.ndarray
     start: np.ndarray  # first entry of each sentence
 
+    def batches(self) -> Iterator[Tensor]:
+        """The ids of at most 64 sentences of one length at a time [sentence, position], <bos> first, in the order of the entries."""
+        for group in self.tokens:
+            yield from torch.from_numpy(group).split(64)
+
 
 @lru_cache(maxsize=8)
 def training_text(model: Model) -> Text:
@@ -124,16 +129,15 @@ def text_activations(model: Model, kind: str | SparseDictionary = "feature") -> 
 
         return firings(model, kind)
     m, dictionary, blocks = model.replacement, dictionary_of(model, kind), []
-    for group in training_text(model).tokens:
-        for tokens in torch.from_numpy(group).split(64):
-            found: list[Tensor] = []
+    for tokens in training_text(model).batches():
+        found: list[Tensor] = []
 
-            def read(x: Tensor, hook: Any, found: list[Tensor] = found) -> None:
-                found.append(dictionary.encode(x, int(hook.name.split(".")[1]))[:, 1:].flatten(0, 1))
+        def read(x: Tensor, hook: Any, found: list[Tensor] = found) -> None:
+            found.append(dictionary.encode(x, int(hook.name.split(".")[1]))[:, 1:].flatten(0, 1))
 
-            hooks = [(f"blocks.{layer}.{dictionary.reads}", read) for layer in dictionary.layers]
-            m.run_with_hooks(tokens, fwd_hooks=hooks, stop_at_layer=m.cfg.n_layers)
-            blocks.append(csr_array(torch.cat(found, 1).float().cpu().numpy()))
+        hooks = [(f"blocks.{layer}.{dictionary.reads}", read) for layer in dictionary.layers]
+        m.run_with_hooks(tokens, fwd_hooks=hooks, stop_at_layer=m.cfg.n_layers)
+        blocks.append(csr_array(torch.cat(found, 1).float().cpu().numpy()))
     return vstack(blocks, format="csc")
 
 

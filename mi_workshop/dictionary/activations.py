@@ -27,9 +27,9 @@ def activations(model: Model, hook: str, text: Callable[[Model], Text] = trainin
 
 @torch.no_grad()
 def several(
-    model: Model, hooks: list[str], text: Callable[[Model], Text] = training_text
+    model: Model, hooks: list[str], text: Callable[[Model], Text] = training_text, rows: Tensor | None = None
 ) -> list[Float[Tensor, "token d"]]:
-    """``activations`` at several hooks, in one pass over the text."""
+    """``activations`` at several hooks, in one pass over the text; with ``rows``, ascending, only those of these tokens."""
     net = network(model)
     found: dict[str, list[Tensor]] = {hook: [] for hook in hooks}
     for hook in hooks:
@@ -40,14 +40,17 @@ def several(
             )
 
     def read(x: Tensor, hook: Any) -> None:
-        found[hook.name].append(x[:, 1:].flatten(0, 1).flatten(1).float().cpu())
+        found[hook.name].append(x[:, 1:].flatten(0, 1).flatten(1)[kept].float().cpu())
 
     last = max(int(hook.split(".")[1]) for hook in hooks)
-    for group in text(model).tokens:
-        for tokens in torch.from_numpy(group).split(64):
-            net.run_with_hooks(
-                tokens.to(model.device), fwd_hooks=[(hook, read) for hook in hooks], stop_at_layer=last + 1
-            )
+    begin = 0
+    kept: slice | Tensor = slice(None)
+    for tokens in text(model).batches():
+        end = begin + tokens[:, 1:].numel()
+        if rows is not None:
+            kept = rows[(rows >= begin) & (rows < end)] - begin
+        begin = end
+        net.run_with_hooks(tokens.to(model.device), fwd_hooks=[(hook, read) for hook in hooks], stop_at_layer=last + 1)
     return [torch.cat(found[hook]) for hook in hooks]
 
 

@@ -95,13 +95,12 @@ def results(client: Client, recipe: Recipe, job: Job, batches: Batches) -> Itera
                 return
             submit(*again.pop(), alone=True)
         future = next(flight)
+        if future.status == "lost":  # with its worker, before it was fetched: Dask does it again
+            flight.add(future)
+            continue
         rows, items, alone = going.pop(future)
         if future.status == "cancelled":
             raise ConnectionError
-        if future.status == "lost":  # with its worker, before it was fetched: Dask does it again
-            going[future] = (rows, items, alone)
-            flight.add(future)
-            continue
         error = future.exception() if future.status == "error" else None
         if error is None:
             yield rows, future.result()

@@ -12,13 +12,13 @@ from typing import Any
 import psutil
 
 from mi_workshop.course_files import HOME
+from mi_workshop.show import VIEW
 from mi_workshop.teach.doctor import Doctor, Row
 
 TALK = HOME / "notebooks" / "live_demo.ipynb"
 WIDGETS = Path(__file__).parents[1] / "widgets"
 LIVE = re.compile(r"# live: ([\w-]+)$", re.MULTILINE)  # the first line of a live cell
 LIMIT = 2.0  # seconds in which a live cell shall answer
-VIEW = "application/vnd.jupyter.widget-view+json"
 MEMORY = """\
 try:  # the kernel of Linux knows the most that this process had; getrusage tells the most of the one that started it
     print(next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")) // 1024)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import anywidget
 
 from mi_workshop.files import write, write_text
+from mi_workshop.show import VIEW
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -50,7 +51,7 @@ class Pictured:
         own = getattr(super(), "_repr_mimebundle_", lambda **_: None)(**kwargs)  # ipywidgets 7 has none
         data, metadata = own if isinstance(own, tuple) else (own or {}, {})
         view = {"version_major": 2, "version_minor": 0, "model_id": cast(Any, self).model_id}
-        data = {"application/vnd.jupyter.widget-view+json": view} | data | {"text/plain": sentence}
+        data = {VIEW: view} | data | {"text/plain": sentence}
         data["image/png"] = base64.b64encode(png(figure, dpi=120)).decode()
         return data, metadata | {"image/png": {"alt": sentence, "width": int(figure.get_figwidth() * 80)}}
 

@@ -23,6 +23,8 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
+from mi_workshop.course_files import LEFT
+
 ROOT = Path(__file__).parents[2]
 ARTIFACTS = Path(__file__).parent / "artifacts"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -158,7 +160,7 @@ def lab(chromium, tmp_path_factory):
         sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}",
         "--ServerApp.port_retries=0", f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={folder}",
         "--LabApp.expose_app_in_browser=True", "--LabApp.extension_manager=readonly",
-        "--ServerApp.contents_manager_class=mi_workshop.lab_files.Notebooks",
+        LEFT,
     ]  # fmt: skip
     address = f"http://127.0.0.1:{port}"
     with open(home / "lab.log", "wb") as log:
